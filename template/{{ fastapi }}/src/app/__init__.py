@@ -1,0 +1,1 @@
+"""The service on FastAPI: HTTP around `inference`, and its database."""

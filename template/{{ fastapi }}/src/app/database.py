@@ -1,0 +1,351 @@
+"""The store on SQLAlchemy: SQLite for one machine, PostgreSQL for many; the same statements."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from inference.prediction import TERMINAL, Row, StoredFile
+from inference.store import Event, KeyReused, LimitReached, Limits, Upload
+
+metadata = sa.MetaData()
+Json = sa.JSON(none_as_null=True)
+
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(255), nullable=False),
+    sa.Column("ref", sa.String(512), nullable=False),
+    sa.Column("input", Json, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("mode", sa.String(16), nullable=False),
+    sa.Column("deployment", sa.String(255)),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("storage", sa.String(16), nullable=False),
+    sa.Column("replicate_id", sa.String(64)),
+    sa.Column("version_ran", sa.String(64)),
+    sa.Column("stream_url", sa.Text),
+    sa.Column("remote_output", Json),
+    sa.Column("output", Json),
+    sa.Column("files", Json, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("predict_seconds", sa.Double),
+    sa.Column("completed_at", sa.Double),
+    sa.Column("sent_at", sa.Double),
+    sa.Column("ask_at", sa.Double),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("deleted_at", sa.Double),
+    sa.Column("erased", sa.Boolean, nullable=False),
+    sa.Column("due_at", sa.Double),
+    sa.Column("leased", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.UniqueConstraint("owner", "idempotency_key", name="predictions_key"),
+    sa.Index("predictions_due", "due_at"),
+    sa.Index("predictions_owner", "owner", "created_at"),
+    sa.Index("predictions_created", "created_at"),
+    sa.Index("predictions_replicate", "replicate_id", unique=True),
+)
+
+events = sa.Table(
+    "webhook_events",
+    metadata,
+    sa.Column("id", sa.String(255), primary_key=True),
+    sa.Column("replicate_id", sa.String(64), nullable=False),
+    sa.Column("row_id", sa.String(64)),
+    sa.Column("body", Json, nullable=False),
+    sa.Column("received_at", sa.Double, nullable=False),
+    sa.Column("handled_at", sa.Double),
+    sa.Index("webhook_events_row", "row_id"),
+    sa.Index("webhook_events_replicate", "replicate_id"),
+)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("file", Json, nullable=False),
+)
+
+_COLUMNS = [field.name for field in fields(Row)]
+_LIMITS_LOCK = 7_264_911
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine for the URL; on SQLite one connection, WAL, and writers that queue up."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
+    engine = sa.create_engine(
+        parsed,
+        poolclass=sa.QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": 30},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        # NORMAL survives a killed process; a power cut may lose the last commits (FULL would not).
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        reading = connection.get_execution_options().get("reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class SqlStore:
+    """The port ``inference.store.Store`` on two tables and one for uploads."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            yield connection.execution_options(reading=True)
+
+    def add(self, row: Row, limits: Limits) -> Row:
+        p = predictions.c
+        with self._engine.begin() as db:
+            if db.dialect.name == "postgresql":
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIMITS_LOCK)))
+            if row.idempotency_key is not None:
+                same = (p.owner == row.owner, p.idempotency_key == row.idempotency_key)
+                known = _one(db.execute(sa.select(predictions).where(*same)))
+                if known is not None:
+                    if (known.model, known.input) != (row.model, row.input) and not known.erased:
+                        raise KeyReused
+                    return known
+            _check_limits(db, row, limits)
+            db.execute(predictions.insert().values(**asdict(row)))
+        return row
+
+    def get(self, row_id: str) -> Row | None:
+        p = predictions.c
+        with self._read() as db:
+            query = sa.select(predictions).where(p.id == row_id, p.deleted_at.is_(None))
+            return _one(db.execute(query))
+
+    def page(self, owner: str, before: tuple[float, str] | None, limit: int) -> list[Row]:
+        p = predictions.c
+        query = sa.select(predictions).where(p.owner == owner, p.deleted_at.is_(None))
+        if before is not None:
+            created_at, row_id = before
+            query = query.where(
+                (p.created_at < created_at) | ((p.created_at == created_at) & (p.id < row_id))
+            )
+        with self._read() as db:
+            query = query.order_by(p.created_at.desc(), p.id.desc()).limit(limit)
+            return _all(db.execute(query))
+
+    def request_cancel(self, row_id: str, now: float) -> Row | None:
+        p = predictions.c
+        with self._engine.begin() as db:
+            if _cancel(db, row_id, now) == 0:
+                return None
+            return _one(db.execute(sa.select(predictions).where(p.id == row_id)))
+
+    def delete(self, row_id: str, now: float) -> None:
+        p = predictions.c
+        with self._engine.begin() as db:
+            _cancel(db, row_id, now)
+            gone = sa.update(predictions).where(p.id == row_id).values(deleted_at=now)
+            db.execute(gone)
+            db.execute(gone.where(p.leased.is_(False)).values(due_at=now))
+
+    def receive(self, event: Event, now: float) -> bool:
+        p = predictions.c
+        with self._engine.begin() as db:
+            insert = _insert(db, events).values(**asdict(event)).on_conflict_do_nothing()
+            if db.execute(insert).rowcount == 0:
+                return False
+            its = (p.id == event.row_id) | (p.replicate_id == event.replicate_id)
+            due = sa.update(predictions).where(its, p.leased.is_(False)).values(due_at=now)
+            db.execute(due)
+        return True
+
+    def claim(self, now: float, lease: float) -> Row | None:
+        p = predictions.c
+        due = sa.select(p.id).where(p.due_at <= now).order_by(p.due_at).limit(1)
+        with self._read() as db:
+            if db.execute(due).first() is None:
+                return None
+        with self._engine.begin() as db:
+            row_id = db.execute(due.with_for_update(skip_locked=True)).scalar()
+            if row_id is None:
+                return None
+            taken = (
+                sa.update(predictions)
+                .where(p.id == row_id)
+                .values(due_at=now + lease, leased=True, attempts=p.attempts + 1)
+                .returning(predictions)
+            )
+            return _one(db.execute(taken))
+
+    def renew(self, row: Row, until: float) -> bool:
+        return self._fenced(row, due_at=until)
+
+    def mark_sent(self, row: Row, now: float) -> bool:
+        p = predictions.c
+        with self._engine.begin() as db:
+            query = (
+                sa.update(predictions)
+                .where(p.id == row.id, p.attempts == row.attempts, p.status == "pending")
+                .where(p.sent_at.is_(None), p.cancel_requested.is_(False))
+                .values(sent_at=now)
+            )
+            return db.execute(query).rowcount == 1
+
+    def events(self, row: Row) -> Sequence[Event]:
+        e = events.c
+        its = e.row_id == row.id
+        if row.replicate_id is not None:
+            its |= e.replicate_id == row.replicate_id
+        query = sa.select(e.id, e.replicate_id, e.row_id, e.body, e.received_at)
+        with self._read() as db:
+            found = db.execute(query.where(its, e.handled_at.is_(None)).order_by(e.received_at))
+            return [Event(**item) for item in found.mappings()]
+
+    def save(self, old: Row, new: Row, handled: Sequence[Event] = ()) -> bool:
+        p, e = predictions.c, events.c
+        now = time.time()
+        # sent_at has been written by mark_sent meanwhile, and is taken back if nothing was sent.
+        always = {"due_at": new.due_at, "leased": False, "sent_at": new.sent_at}
+        changes = _changes(old, new) | always
+        with self._engine.begin() as db:
+            mine = (p.id == old.id, p.attempts == old.attempts, p.leased.is_(True))
+            if db.execute(sa.update(predictions).where(*mine).values(**changes)).rowcount == 0:
+                return False
+            if handled:
+                ids = [event.id for event in handled]
+                db.execute(sa.update(events).where(e.id.in_(ids)).values(handled_at=now))
+            waiting = (
+                sa.exists()
+                .where(e.handled_at.is_(None))
+                .where((e.row_id == new.id) | (e.replicate_id == (new.replicate_id or "")))
+            )
+            meanwhile = sa.update(predictions).where(p.id == old.id).values(due_at=now)
+            db.execute(meanwhile.where(waiting))
+            if old.deleted_at is None:
+                db.execute(meanwhile.where(p.deleted_at.is_not(None)))
+            if not old.cancel_requested:
+                asked = (p.cancel_requested.is_(True), p.status.not_in(TERMINAL))
+                db.execute(meanwhile.where(*asked).values(ask_at=None))
+        return True
+
+    def note(self, old: Row, new: Row) -> bool:
+        return self._fenced(old, **_changes(old, new))
+
+    def _fenced(self, row: Row, **values: Any) -> bool:
+        p = predictions.c
+        with self._engine.begin() as db:
+            mine = (p.id == row.id, p.attempts == row.attempts, p.leased.is_(True))
+            return db.execute(sa.update(predictions).where(*mine).values(**values)).rowcount == 1
+
+    def add_upload(self, upload: Upload) -> None:
+        with self._engine.begin() as db:
+            db.execute(uploads.insert().values(**asdict(upload)))
+
+    def upload(self, upload_id: str) -> Upload | None:
+        with self._read() as db:
+            found = db.execute(sa.select(uploads).where(uploads.c.id == upload_id)).mappings()
+            item = found.first()
+        if item is None:
+            return None
+        return Upload(item["id"], item["owner"], item["created_at"], StoredFile(**item["file"]))
+
+    def recent(self, model: str, since: float) -> bool:
+        p = predictions.c
+        with self._read() as db:
+            query = sa.select(p.id).where(p.model == model, p.created_at >= since).limit(1)
+            return db.execute(query).first() is not None
+
+    def versions_ran(self, since: float) -> list[tuple[str, str]]:
+        p = predictions.c
+        query = sa.select(p.model, p.version_ran).distinct()
+        with self._read() as db:
+            found = db.execute(query.where(p.created_at >= since, p.version_ran.is_not(None)))
+            return [(model, version) for model, version in found]
+
+    def overdue(self, now: float) -> float:
+        with self._read() as db:
+            oldest = db.execute(sa.select(sa.func.min(predictions.c.due_at))).scalar()
+        return 0.0 if oldest is None else max(0.0, now - oldest)
+
+    def usage(self, since: float) -> list[Row]:
+        p = predictions.c
+        with self._read() as db:
+            query = sa.select(predictions).where(p.created_at >= since).order_by(p.created_at)
+            return _all(db.execute(query))
+
+
+def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
+    """How many rows were canceled or asked to be: 0 or 1."""
+    p = predictions.c
+    live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))
+    unsent = live.where(p.sent_at.is_(None), p.status == "pending")
+    at_once = unsent.values(status="canceled", cancel_requested=True, completed_at=now, due_at=None)
+    if count := db.execute(at_once).rowcount:
+        return count
+    count = db.execute(live.values(cancel_requested=True, ask_at=None)).rowcount
+    db.execute(live.where(p.leased.is_(False)).values(due_at=now))
+    return count
+
+
+def _check_limits(db: sa.Connection, row: Row, limits: Limits) -> None:
+    p = predictions.c
+    now = row.created_at
+    for title, column, value, most in (
+        ("Too many requests", p.owner, row.owner, limits.caller_per_minute),
+        ("Too many requests from this address", p.address, row.address, limits.address_per_minute),
+    ):
+        query = sa.select(sa.func.count(), sa.func.min(p.created_at))
+        made, first = db.execute(query.where(column == value, p.created_at > now - 60)).one()
+        if made >= most:
+            raise LimitReached(title, first + 60 - now)
+    midnight = math.floor(now / 86_400) * 86_400
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(p.predict_seconds), 0.0))
+    made, seconds = db.execute(query.where(p.created_at >= midnight)).one()
+    if made >= limits.daily_predictions or seconds >= limits.daily_seconds:
+        raise LimitReached("The daily ceiling is reached", midnight + 86_400 - now)
+
+
+def _insert(db: sa.Connection, table: sa.Table) -> Any:
+    return (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _changes(old: Row, new: Row) -> dict[str, Any]:
+    before, after = asdict(old), asdict(new)
+    return {name: after[name] for name in _COLUMNS if after[name] != before[name]}
+
+
+def _all(result: sa.CursorResult[Any]) -> list[Row]:
+    return [Row(**item) for item in result.mappings()]
+
+
+def _one(result: sa.CursorResult[Any]) -> Row | None:
+    rows = _all(result)
+    return rows[0] if rows else None

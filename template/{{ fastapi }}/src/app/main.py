@@ -1,0 +1,181 @@
+"""The application: settings, database, storage and routes put together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.sessions import SessionMiddleware
+
+from inference.gateway import Gateway
+from inference.logs import configure_logs
+from inference.problems import Problem, invalid_fields
+from inference.service import Service
+from inference.settings import Settings, SettingsError, load_settings
+from inference.storage import Storage, StorageError
+from inference.worker import Worker
+
+from . import caller
+from .api import router
+from .database import SqlStore, open_engine
+from .guard import Guard, problem_response
+
+PAGE = Path(__file__).parent / "page"
+PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
+WORKER_LATE = 60.0
+
+
+def build_service(settings: Settings) -> Service:
+    """The service on this machine's database and storage."""
+    store = SqlStore(open_engine(settings.database_url))
+    return Service(settings, store, Storage.open(settings.storage_url))
+
+
+def create_app() -> FastAPI:
+    """The application.
+
+    Raises:
+        SettingsError: the environment does not say what the project needs.
+    """
+    settings = load_settings()
+    if caller.ANONYMOUS and not (settings.development or settings.allow_anonymous):
+        raise SettingsError(
+            "Anyone could start billed predictions: put your sign-in into src/app/caller.py,"
+            " or set ALLOW_ANONYMOUS=1"
+        )
+    configure_logs(json=not settings.development)
+    app = FastAPI(lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = build_service(settings)
+    app.include_router(router)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(StorageError, _storage_problem)
+    app.add_middleware(
+        Guard, public_url=settings.public_url, max_upload_bytes=settings.max_upload_bytes
+    )
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=settings.session_secret.get_secret_value() or "development",
+        https_only=not settings.development,
+    )
+    app.middleware("http")(_headers)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/healthz", _healthz)
+    app.add_api_route("/readyz", _readyz)
+    app.mount("/page", StaticFiles(directory=PAGE))
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    if not service.settings.worker_in_web:
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=run_worker, args=(service, stop), name="worker")
+    thread.start()
+    yield
+    stop.set()
+    thread.join(timeout=10)
+
+
+def run_worker(service: Service, stop: threading.Event) -> None:
+    """Work in an event loop of its own until ``stop`` is set."""
+
+    async def work() -> None:
+        stopped = asyncio.Event()
+        worker = asyncio.create_task(Worker(service, Gateway(service.settings)).run(stopped))
+        while not stop.is_set() and not worker.done():
+            await asyncio.sleep(0.2)
+        stopped.set()
+        await worker
+
+    asyncio.run(work())
+
+
+async def _headers(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    if request.url.path.startswith("/api/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem_response(Problem(400, "Not JSON", "The body cannot be read as JSON."))
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if (
+        request.url.path == "/api/predictions"
+        and kind != "application/json"
+        and request.method == "POST"
+    ):
+        detail = "Send Content-Type: application/json."
+        return problem_response(Problem(415, "Not JSON", detail))
+    return problem_response(
+        invalid_fields(
+            [
+                {"field": ".".join(map(str, item["loc"][1:])), "detail": item["msg"]}
+                for item in found
+            ]
+        )
+    )
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = problem_response(Problem(error.status_code, str(error.detail), str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _storage_problem(_: Request, error: Exception) -> Response:
+    return problem_response(Problem(503, "The storage cannot be reached", "Try again later."))
+
+
+def _page() -> FileResponse:
+    return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+def _healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _readyz(request: Request) -> JSONResponse:
+    service: Service = request.app.state.service
+    checks = {"database": "ok", "storage": "ok", "worker": "ok"}
+    drift: list[dict[str, str]] = []
+    try:
+        late = await asyncio.to_thread(service.store.overdue, time.time())
+        if late > WORKER_LATE:
+            checks["worker"] = f"a prediction has waited {late:.0f} s for a worker"
+        drift = await asyncio.to_thread(service.drift)
+    except Exception as error:
+        checks["database"] = type(error).__name__
+    try:
+        await service.storage.check()
+    except StorageError as error:
+        checks["storage"] = str(error)
+    ready = all(check == "ok" for check in checks.values())
+    body = {"status": "ready" if ready else "not ready", "checks": checks, "drift": drift}
+    return JSONResponse(body, 200 if ready else 503)

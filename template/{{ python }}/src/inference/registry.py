@@ -1,0 +1,81 @@
+"""What a model is to this project: its typed input, the shape of its output, how it is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+Kind = Literal["official", "community"]
+OutputKind = Literal["file", "files", "text", "text-stream", "json"]
+Mode = Literal["run", "webhook"]
+
+RUN_SECONDS = 5.0
+"""Official models that take less are waited for; the others report by webhook."""
+
+File = Annotated[
+    str,
+    Field(pattern=r"^(https://|data:|/files/[0-9a-f]{32}/[0-9]+$)"),
+    WithJsonSchema({"type": "string", "format": "uri"}),
+]
+"""A file as an input: ``https://…``, ``data:…`` or a stored one of ours, ``/files/<id>/<n>``."""
+
+
+class ModelInput(BaseModel):
+    """The input of one model; only what was set is sent, so that Replicate's defaults hold."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+
+InputT = TypeVar("InputT", bound=ModelInput)
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Generic[InputT]):
+    """A pinned model. ``version`` is None for official models, which run only in their current
+    one; ``seconds`` is what Replicate's own example took, None where it has none."""
+
+    key: str
+    owner_name: str
+    kind: Kind
+    version: str | None
+    output: OutputKind
+    seconds: float | None
+    input: type[InputT]
+
+    @property
+    def ref(self) -> str:
+        """What Replicate is asked to run: ``owner/name``, with its version unless official."""
+        return self.owner_name if self.version is None else f"{self.owner_name}:{self.version}"
+
+    @property
+    def mode(self) -> Mode:
+        """Community models start cold, so only official ones are waited for."""
+        quick = self.seconds is not None and self.seconds < RUN_SECONDS
+        return "run" if self.kind == "official" and quick else "webhook"
+
+
+def input_fields(model: Model[Any]) -> list[dict[str, Any]]:
+    """The input form, in the model's order, as ``GET /api/models`` shows it."""
+    schema = model.input.model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    return [
+        _field(name, part, name in required) for name, part in schema.get("properties", {}).items()
+    ]
+
+
+def _field(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    for choice in schema.get("anyOf", []):
+        if choice.get("type") != "null":
+            schema = {**schema, **choice}
+    is_file = schema.get("type") == "string" and schema.get("format") == "uri"
+    return {
+        "name": name,
+        "type": "file" if is_file else schema.get("type", "object"),
+        "required": required,
+        "default": schema.get("default"),
+        "minimum": schema.get("minimum"),
+        "maximum": schema.get("maximum"),
+        "enum": schema.get("enum", [schema["const"]] if "const" in schema else None),
+    }

@@ -1,0 +1,280 @@
+"""What a caller can do: start, look at, cancel and delete predictions of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from .models import REGISTRY
+from .prediction import Prediction, Row, StoredFile, present
+from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
+from .registry import Mode, Model, input_fields
+from .settings import Settings
+from .state import parse_remote
+from .storage import Storage
+from .store import Event, KeyReused, LimitReached, Store, Upload
+from .webhook import MissingHeaders, WebhookRejected, verify
+
+WEBHOOK_MAX_BYTES = 8 * 2**20
+OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(\d{1,6})")
+PRIME_EVERY = 300.0
+"""Seconds for which a model counts as warm after a prediction of it was created."""
+
+
+class Service:
+    """The operations behind the HTTP contract, for any web framework."""
+
+    def __init__(self, settings: Settings, store: Store, storage: Storage) -> None:
+        self.settings = settings
+        self.store = store
+        self.storage = storage
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model of the project as ``GET /api/models`` shows it."""
+        return [
+            {
+                "key": model.key,
+                "ref": model.ref,
+                "kind": model.kind,
+                "mode": self.mode(model),
+                "seconds": model.seconds,
+                "output": model.output,
+                "prime": self.settings.prime and model.kind == "community",
+                "input": input_fields(model),
+            }
+            for model in REGISTRY.values()
+        ]
+
+    def mode(self, model: Model[Any]) -> Mode:
+        """``run`` where an answer within seconds is likely; a setting overrides it."""
+        its = self.settings.model_settings.get(model.key)
+        if its is not None and its.mode is not None:
+            return its.mode
+        if its is not None and its.deployment and model.seconds is not None and model.seconds < 5:
+            return "run"
+        return model.mode
+
+    def start(
+        self,
+        caller: str,
+        address: str,
+        key: str,
+        given: dict[str, Any],
+        idempotency_key: str | None,
+    ) -> Prediction:
+        """Write the row that a worker sends to Replicate; the same key gives the same prediction.
+
+        Raises:
+            Problem: 422 unknown model, wrong input or a reused key; 429 a limit is reached.
+        """
+        model = REGISTRY.get(key)
+        if model is None:
+            raise invalid("model", f"unknown; one of {', '.join(REGISTRY)}")
+        if idempotency_key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", idempotency_key):
+            raise invalid("Idempotency-Key", "1 to 255 printable ASCII characters, no spaces")
+        try:
+            inputs = model.input.model_validate(given).model_dump(
+                mode="json", by_alias=True, exclude_unset=True
+            )
+        except ValidationError as error:
+            raise invalid_input(error, "input") from None
+        self._check_files(caller, model, inputs)
+        its = self.settings.model_settings.get(key)
+        now = time.time()
+        row = Row(
+            id=secrets.token_hex(16),
+            owner=caller,
+            address=address,
+            model=key,
+            ref=model.ref,
+            deployment=its.deployment if its else None,
+            mode=self.mode(model),
+            input=inputs,
+            idempotency_key=idempotency_key,
+            created_at=now,
+            due_at=now,
+        )
+        try:
+            return present(self.store.add(row, self.settings.limits))
+        except KeyReused:
+            raise invalid("Idempotency-Key", "was used for a different request") from None
+        except LimitReached as limit:
+            raise Problem(
+                429,
+                limit.title,
+                f"Nothing was started. Try again in {limit.retry_after:.0f} s.",
+                retry_after=limit.retry_after,
+            ) from None
+
+    def _check_files(self, caller: str, model: Model[Any], inputs: dict[str, Any]) -> None:
+        errors = []
+        for name in file_fields(model):
+            match = OWN_FILE.fullmatch(str(inputs.get(name)))
+            if match and self.file(caller, match[1], int(match[2])) is None:
+                errors.append({"field": f"input.{name}", "detail": "no such file of yours"})
+        if errors:
+            raise invalid_fields(errors)
+
+    def get(self, caller: str, row_id: str) -> Prediction:
+        """The caller's own prediction; raises Problem 404 for any other."""
+        row = self.store.get(row_id)
+        if row is None or row.owner != caller:
+            raise not_found()
+        return present(row)
+
+    def page(
+        self, caller: str, cursor: str | None, limit: int
+    ) -> tuple[list[Prediction], str | None]:
+        """The caller's own, newest first, and the cursor of the next page; Problem 422."""
+        before = None
+        if cursor is not None:
+            match = re.fullmatch(r"(\d{1,12}\.\d{1,9})_([0-9a-f]{32})", cursor)
+            if match is None:
+                raise invalid("cursor", "take it from next_cursor of the page before")
+            before = (float(match[1]), match[2])
+        rows = self.store.page(caller, before, limit + 1)
+        more = len(rows) > limit
+        rows = rows[:limit]
+        following = f"{rows[-1].created_at!r}_{rows[-1].id}" if more else None
+        return [present(row) for row in rows], following
+
+    def cancel(self, caller: str, row_id: str) -> Prediction:
+        """Stop the caller's own prediction and its bill; Problem 404, or 409 where it is over."""
+        self.get(caller, row_id)
+        row = self.store.request_cancel(row_id, time.time())
+        if row is None:
+            raise Problem(409, "Already over", "The prediction had ended before it was canceled.")
+        return present(row)
+
+    def delete(self, caller: str, row_id: str) -> None:
+        """Remove the caller's own prediction with its outputs; Problem 404."""
+        self.get(caller, row_id)
+        self.store.delete(row_id, time.time())
+
+    def prime(self, caller: str, address: str, key: str) -> bool:
+        """Wake a community model up by one small prediction; False where it is warm already.
+
+        Raises:
+            Problem: 404 unknown model; 409 official, switched off, or no input to prime it with.
+        """
+        model = REGISTRY.get(key)
+        if model is None:
+            raise not_found()
+        if model.kind == "official":
+            raise Problem(409, "Always warm", "Official models need no priming and bill per run.")
+        if not self.settings.prime:
+            raise Problem(409, "Priming is off", "Set PRIME=1 to allow it; each one is billed.")
+        if self.store.recent(key, time.time() - PRIME_EVERY):
+            return False
+        self.start(caller, address, key, self.smallest_input(model), None)
+        return True
+
+    def smallest_input(self, model: Model[Any]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for field in input_fields(model):
+            if field["required"] and field["type"] == "file":
+                values[field["name"]] = PIXEL
+            elif field["required"]:
+                values[field["name"]] = _smallest(field)
+        return values
+
+    def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Keep a webhook for the worker; what it says changes nothing before that.
+
+        Raises:
+            Problem: 400 headers missing, 401 not signed by Replicate.
+        """
+        now = time.time()
+        try:
+            event_id = verify(body, headers, self.settings.webhook_keys, now=now)
+        except MissingHeaders as error:
+            raise Problem(400, "Not a webhook of Replicate", str(error)) from None
+        except WebhookRejected as error:
+            raise Problem(401, "Not signed by Replicate", str(error)) from None
+        try:
+            data = json.loads(body)
+            remote = parse_remote(data)
+        except ValueError:
+            return
+        self.store.receive(Event(event_id, remote.id, remote.row_id, data, now), now)
+
+    async def save_upload(
+        self, caller: str, content_type: str, chunks: AsyncIterator[bytes]
+    ) -> Upload:
+        """Store a file of the caller's, streamed."""
+        upload_id = secrets.token_hex(16)
+        stored = await self.storage.put(f"uploads/{upload_id}", chunks, content_type)
+        return Upload(upload_id, caller, time.time(), stored)
+
+    def file(self, caller: str, file_id: str, index: int) -> StoredFile | None:
+        """The caller's own stored output or upload."""
+        row = self.store.get(file_id)
+        if row is not None:
+            if row.owner != caller or row.storage != "stored" or index >= len(row.files):
+                return None
+            return StoredFile(**row.files[index])
+        upload = self.store.upload(file_id)
+        if upload is None or upload.owner != caller or index != 0:
+            return None
+        return upload.file
+
+    def drift(self) -> list[dict[str, str]]:
+        """Community models of which another version ran than the pinned one, this week."""
+        found = []
+        for key, ran in self.store.versions_ran(time.time() - 7 * 86_400):
+            model = REGISTRY.get(key)
+            if model is not None and model.version is not None and ran != model.version:
+                found.append({"model": key, "pinned": model.version, "ran": ran})
+        return found
+
+
+PIXEL = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOQk5MDAADWAGFLa3GBAAAAAElFTkSuQmCC"
+)
+
+
+def file_fields(model: Model[Any]) -> list[str]:
+    return [field["name"] for field in input_fields(model) if field["type"] == "file"]
+
+
+def _smallest(field: dict[str, Any]) -> Any:
+    if field["enum"]:
+        return field["enum"][0]
+    smallest: dict[str, Any] = {"string": "a", "boolean": False, "array": [], "object": {}}
+    return smallest.get(field["type"], field["minimum"] if field["minimum"] is not None else 1)
+
+
+def settled(prediction: Prediction) -> bool:
+    return prediction.row.settled
+
+
+def changed(before: Row, after: Row) -> bool:
+    """Whether a caller who waits has something new to see."""
+    return (before.status, before.storage) != (after.status, after.storage)
+
+
+def with_price(row: Row, settings: Settings) -> dict[str, Any]:
+    """The one line about a prediction's cost that the log and ``check_usage`` share."""
+    return {
+        "prediction": row.id,
+        "replicate_id": row.replicate_id,
+        "model": row.model,
+        "status": row.status,
+        "predict_seconds": row.predict_seconds,
+        "estimate": settings.price(row.model, row.predict_seconds or 0.0),
+    }
+
+
+def without_content(row: Row) -> Row:
+    """What stays of a deleted prediction: its accounting."""
+    return replace(
+        row, input={}, output=None, remote_output=None, files=[], storage="none", erased=True
+    )

@@ -1,0 +1,126 @@
+"""Settings from the environment (and ``.env`` in development); checked once, at start."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .registry import Mode
+from .store import Limits
+from .webhook import signing_keys
+
+
+class ModelSettings(BaseModel):
+    """What a setting may change about one model; prices in any one currency."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    deployment: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    mode: Mode | None = None
+    price_per_second: float | None = Field(None, ge=0)
+    price_per_run: float | None = Field(None, ge=0)
+
+
+class Settings(BaseSettings):
+    """Every setting by its environment variable; sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    environment: Literal["production", "development"] = "production"
+    replicate_api_token: SecretStr = SecretStr("")
+    replicate_base_url: str = "https://api.replicate.com/v1"
+    replicate_webhook_secret: SecretStr = SecretStr("")
+    public_url: str = ""
+    database_url: str = "sqlite:///var/app.db"
+    storage_url: str = "./var/outputs"
+    session_secret: SecretStr = SecretStr("")
+    allow_anonymous: bool = False
+    model_settings: dict[str, ModelSettings] = {}
+    prime: bool = False
+    cancel_after_seconds: int = Field(600, ge=5)
+    run_wait_seconds: int = Field(10, ge=1, le=60)
+    max_output_bytes: int = Field(5 * 2**30, gt=0)
+    max_upload_bytes: int = Field(100 * 2**20, gt=0)
+    caller_per_minute: int = Field(30, ge=1)
+    address_per_minute: int = Field(60, ge=1)
+    daily_predictions: int = Field(2_000, ge=0)
+    daily_seconds: float = Field(20_000, ge=0)
+    worker_in_web: bool = False
+    worker_concurrency: int = Field(8, ge=1)
+
+    @property
+    def development(self) -> bool:
+        return self.environment == "development"
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            self.caller_per_minute,
+            self.address_per_minute,
+            self.daily_predictions,
+            self.daily_seconds,
+        )
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """The keys that a webhook may be signed with; none where no webhook is asked for."""
+        secret = self.replicate_webhook_secret.get_secret_value()
+        return signing_keys(secret) if secret else ()
+
+    @property
+    def emulator_origin(self) -> str | None:
+        """Where outputs may come from besides Replicate: the emulator, in development only."""
+        parts = urlsplit(self.replicate_base_url)
+        if not self.development or parts.hostname == "api.replicate.com":
+            return None
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def price(self, model: str, predict_seconds: float) -> float | None:
+        """The estimated cost of one prediction, None where no price is set."""
+        its = self.model_settings.get(model)
+        if its is None or (its.price_per_second is None and its.price_per_run is None):
+            return None
+        return (its.price_per_second or 0) * predict_seconds + (its.price_per_run or 0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = []
+        if not self.replicate_api_token.get_secret_value():
+            missing.append("REPLICATE_API_TOKEN (from replicate.com/account/api-tokens)")
+        if not self.development:
+            if not self.public_url.startswith("https://"):
+                missing.append("PUBLIC_URL (the https address that Replicate can reach)")
+            if not self.replicate_webhook_secret.get_secret_value():
+                missing.append("REPLICATE_WEBHOOK_SECRET (`uv run scripts/doctor.py` shows how)")
+            if len(self.session_secret.get_secret_value()) < 32:
+                missing.append("SESSION_SECRET (at least 32 random characters)")
+            if urlsplit(self.replicate_base_url).hostname != "api.replicate.com":
+                raise ValueError("REPLICATE_BASE_URL is honoured in development only: unset it")
+        if missing:
+            raise ValueError("missing: " + "; ".join(missing))
+        if self.public_url and not self.webhook_keys:
+            raise ValueError("PUBLIC_URL needs REPLICATE_WEBHOOK_SECRET: webhooks are verified")
+        return self
+
+
+class SettingsError(Exception):
+    """The environment does not say what the project needs; the message names each variable."""
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: a value is missing or wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False, include_input=False):
+            name = "_".join(str(part) for part in item["loc"][:1]).upper()
+            lines.append(f"{name}: {item['msg']}" if name else item["msg"])
+        raise SettingsError("\n".join(lines).replace("Value error, ", "")) from None

@@ -1,0 +1,155 @@
+"""The state machine of a prediction: pure, so that every order of events can be tested.
+
+Three inputs move a row: what Replicate says (``observe``), what its caller asks (a flag on the
+row), and the clock (``next_step``). Observing is monotone: a status never goes back and a terminal
+one never changes, so late, repeated and out-of-order messages end in the same state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from .prediction import TERMINAL, Row, Status
+
+_RANK: dict[str, int] = {"pending": 0, "starting": 1, "processing": 2} | dict.fromkeys(TERMINAL, 3)
+
+ADOPTION_MARGIN = 60.0
+"""Seconds after ``Cancel-After`` in which a lost create may still be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What Replicate says about a prediction, in a reply or in a webhook's body."""
+
+    id: str
+    status: Status
+    output: Any = None
+    error: str | None = None
+    version: str | None = None
+    predict_seconds: float | None = None
+    completed_at: float | None = None
+    stream_url: str | None = None
+    row_id: str | None = None
+    data_removed: bool = False
+
+
+def parse_remote(data: Any) -> Remote:
+    """Read Replicate's prediction object.
+
+    Raises:
+        ValueError: it is not one; the message names the field.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+        raise ValueError("the prediction has no id")
+    status = data.get("status")
+    if status not in _RANK or status == "pending":
+        raise ValueError(f"the prediction has an unknown status {status!r}")
+    metrics = data.get("metrics") or {}
+    urls = data.get("urls") or {}
+    seconds = metrics.get("predict_time")
+    error = data.get("error")
+    return Remote(
+        id=data["id"],
+        status=status,
+        output=data.get("output"),
+        error=None if error is None else str(error),
+        version=data.get("version"),
+        predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        completed_at=_seconds(data.get("completed_at")),
+        stream_url=urls.get("stream"),
+        row_id=row_id_of(data.get("webhook")),
+        data_removed=bool(data.get("data_removed")),
+    )
+
+
+def row_id_of(webhook: Any) -> str | None:
+    """The row's id inside a webhook URL of ours."""
+    if not isinstance(webhook, str):
+        return None
+    values = parse_qs(urlsplit(webhook).query).get("prediction")
+    return values[0] if values else None
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def observe(row: Row, remote: Remote, now: float) -> Row:
+    """The row after Replicate said this about it."""
+    if row.replicate_id not in (None, remote.id):
+        return row
+    row = replace(
+        row,
+        replicate_id=remote.id,
+        version_ran=row.version_ran or remote.version,
+        predict_seconds=(
+            remote.predict_seconds if row.predict_seconds is None else row.predict_seconds
+        ),
+        stream_url=row.stream_url or remote.stream_url,
+    )
+    if row.over or _RANK[remote.status] < _RANK[row.status]:
+        return row
+    if remote.status not in TERMINAL:
+        return replace(row, status=remote.status)
+    row = replace(
+        row,
+        status=remote.status,
+        error=remote.error,
+        completed_at=remote.completed_at or now,
+    )
+    if row.status != "succeeded":
+        return row
+    if remote.data_removed and remote.output is None:
+        return replace(row, storage="expired", error=EXPIRED)
+    if remote.output is None:
+        return row
+    return replace(row, storage="pending", remote_output=remote.output)
+
+
+EXPIRED = "Replicate had removed the output (it keeps one for about an hour) before it was stored."
+UNKNOWN = (
+    "The outcome is unknown: the answer to the request was lost and Replicate did not name the"
+    " prediction again. It may have been billed; look for it on replicate.com."
+)
+
+
+def fail(row: Row, error: str, now: float) -> Row:
+    """The row failed on our side; no effect on one that is over."""
+    return row if row.over else replace(row, status="failed", error=error, completed_at=now)
+
+
+class Step(Enum):
+    """What a worker does next about a row."""
+
+    CREATE = "create"
+    ADOPT = "adopt"
+    CANCEL = "cancel"
+    ASK = "ask"
+    STORE = "store"
+    ERASE = "erase"
+    REST = "rest"
+
+
+def next_step(row: Row, now: float) -> Step:
+    """The one thing to do about the row; ``REST`` where nothing is left or it is too early."""
+    if row.over:
+        if row.deleted_at is not None and not row.erased:
+            return Step.ERASE
+        return Step.STORE if row.storage == "pending" else Step.REST
+    if row.ask_at is not None and now < row.ask_at:
+        return Step.REST
+    if row.replicate_id is None:
+        return Step.CREATE if row.sent_at is None else Step.ADOPT
+    return Step.CANCEL if row.cancel_requested else Step.ASK
+
+
+def unknown_since(row: Row, cancel_after: float) -> float:
+    """When a row whose create was never answered is given up, in seconds since the epoch."""
+    return (row.sent_at or row.created_at) + cancel_after + ADOPTION_MARGIN

@@ -1,0 +1,203 @@
+"""Where outputs and uploads are kept: five methods on obstore, for a disk, S3, R2, GCS or Azure."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
+
+from .prediction import StoredFile
+
+PART_BYTES = 8 * 2**20
+CHECK_SECONDS = 10
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT")
+
+
+class StorageError(Exception):
+    """The storage refused or cannot be reached; it may work again later."""
+
+
+class _Stopped(Exception):
+    """Raised inside an upload that is canceled, so that the store takes its parts away."""
+
+
+class Storage:
+    """One bucket, container or folder, with an optional prefix."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The storage that ``STORAGE_URL`` names; credentials come from the provider's variables.
+
+        Raises:
+            ValueError: the URL names no storage that this project knows.
+        """
+        scheme = urlsplit(url).scheme if "://" in url else "file"
+        if scheme == "file":
+            folder = Path(url.removeprefix("file://")).resolve()
+            return cls(LocalStore(folder, mkdir=True))
+        if scheme not in ("s3", "gs", "az"):
+            raise ValueError(f"STORAGE_URL: {scheme}:// is none of a path, s3://, gs://, az://")
+        endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+        store = from_url(
+            url,
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "timeout": timedelta(hours=1),  # one transfer; the default of 30 s cuts large ones
+                "read_timeout": timedelta(minutes=2),
+            },
+            retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
+        )
+        return cls(store)
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> StoredFile:
+        """Stream an object into the storage, in parts; nothing is left where it ends early.
+
+        Raises:
+            StorageError: the store failed. What the chunks raise comes through unchanged.
+        """
+        digest = hashlib.sha256()
+        size = 0
+        stopped = False
+        pulled: asyncio.Future[bytes | None] | None = None
+        broken: Exception | None = None
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal size, pulled, broken
+            try:
+                while not stopped:
+                    pulled = asyncio.ensure_future(anext(chunks, None))
+                    chunk = await pulled
+                    if chunk is None:
+                        return
+                    digest.update(chunk)
+                    size += len(chunk)
+                    yield chunk
+            except Exception as error:
+                broken = error
+                raise
+            except asyncio.CancelledError:
+                pass
+            raise _Stopped
+
+        local = isinstance(self._store, LocalStore)
+        upload = asyncio.ensure_future(
+            obstore.put_async(
+                self._store,
+                key,
+                counted(),
+                # A disk keeps no content type; the database's row does.
+                attributes=None if local else {"Content-Type": content_type},
+                use_multipart=True,
+                chunk_size=PART_BYTES,
+                max_concurrency=2,
+            )
+        )
+        try:
+            await asyncio.shield(upload)
+        except asyncio.CancelledError:
+            # obstore takes the parts away where its source raises, but not where it is canceled.
+            stopped = True
+            if pulled is not None:
+                pulled.cancel()
+            await asyncio.wait([upload], timeout=CHECK_SECONDS)
+            upload.cancel()
+            raise
+        except Exception as error:
+            if broken is not None:
+                raise broken from None
+            raise StorageError(_reason(error)) from error
+        return StoredFile(key, content_type, size, digest.hexdigest())
+
+    async def get(self, key: str, span: tuple[int, int] | None = None) -> AsyncIterator[bytes]:
+        """Stream an object, or its bytes from start to end (exclusive).
+
+        Raises:
+            StorageError: it is not there, or the store failed.
+        """
+        try:
+            options = None if span is None else {"range": span}
+            found = await obstore.get_async(self._store, key, options=options)  # type: ignore[arg-type]
+            async for chunk in found.stream(min_chunk_size=2**18):
+                yield bytes(chunk)
+        except (BaseError, OSError) as error:
+            raise StorageError(_reason(error)) from error
+
+    async def delete(self, prefix: str) -> None:
+        """Remove every object below the prefix, ``<id>/``; raises StorageError."""
+        try:
+            if isinstance(self._store, LocalStore):
+                # Its folder, with what a killed process left half written, which no list shows.
+                folder = Path(self._store.prefix or "") / prefix
+                if await asyncio.to_thread(folder.is_dir):
+                    await asyncio.to_thread(shutil.rmtree, folder)
+                return
+            async for found in obstore.list(self._store, prefix):
+                await obstore.delete_async(self._store, [item["path"] for item in found])
+        except (BaseError, OSError) as error:
+            raise StorageError(_reason(error)) from error
+
+    async def sign(self, key: str, seconds: int) -> str | None:
+        """A URL that anyone may read for so long; None where the internet cannot reach us."""
+        if not isinstance(self._store, (S3Store, GCSStore, AzureStore)):
+            return None
+        try:
+            url = await obstore.sign_async(self._store, "GET", key, timedelta(seconds=seconds))
+        except BaseError as error:
+            raise StorageError(_reason(error)) from error
+        return url if _public(url) else None
+
+    async def check(self) -> None:
+        """Write, read and remove a few bytes; raises StorageError with the reason."""
+        folder = f"check/{secrets.token_hex(8)}"
+
+        async def probe() -> AsyncIterator[bytes]:
+            yield b"ok"
+
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.put(f"{folder}/probe", probe(), "text/plain")
+                if b"".join([chunk async for chunk in self.get(f"{folder}/probe")]) != b"ok":
+                    raise StorageError("what was written is not what is read")
+                await self.delete(f"{folder}/")
+        except TimeoutError:
+            raise StorageError(f"no answer within {CHECK_SECONDS} s") from None
+
+
+def _public(url: str) -> bool:
+    """Whether a URL of the store can be read from the internet."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        return parts.scheme == "https" and ipaddress.ip_address(host).is_global
+    except ValueError:
+        return parts.scheme == "https" and "." in host
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, for a person, with the code that the store gave."""
+    match error:
+        case PermissionDeniedError() | UnauthenticatedError():
+            words = "the storage refuses these credentials"
+        case FileNotFoundError():
+            words = "there is no such object, or no such bucket"
+        case _:
+            text = " ".join(str(error).split()).partition("Debug source")[0]
+            words = text[:300] or type(error).__name__
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    return f"{words} ({code[1]})" if code else words

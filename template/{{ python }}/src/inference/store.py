@@ -1,0 +1,117 @@
+"""The port to the database: what ``inference`` needs of it, and nothing about how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .prediction import Row, StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A verified webhook, kept before anything is done about it; ``id`` is its webhook-id."""
+
+    id: str
+    replicate_id: str
+    row_id: str | None
+    body: dict[str, Any]
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that a caller sent, to be used as an input."""
+
+    id: str
+    owner: str
+    created_at: float
+    file: StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that may be started: per caller and address a minute, and by everyone a UTC day."""
+
+    caller_per_minute: int
+    address_per_minute: int
+    daily_predictions: int
+    daily_seconds: float
+
+
+class LimitReached(Exception):
+    """No prediction may be started now; ``retry_after`` in seconds."""
+
+    def __init__(self, title: str, retry_after: float) -> None:
+        super().__init__(title)
+        self.title = title
+        self.retry_after = retry_after
+
+
+class KeyReused(Exception):
+    """The caller used this idempotency key for another request."""
+
+
+class Store(Protocol):
+    """Predictions, events and uploads. Every method is one transaction."""
+
+    def add(self, row: Row, limits: Limits) -> Row:
+        """Insert the row, or return the one that its owner made with the same key.
+
+        Raises:
+            KeyReused: the same key came with another model or input.
+            LimitReached: a limit counted over the stored rows is reached.
+        """
+
+    def get(self, row_id: str) -> Row | None:
+        """The row, unless it is not there or was deleted."""
+
+    def page(self, owner: str, before: tuple[float, str] | None, limit: int) -> list[Row]:
+        """The owner's rows, newest first, those created before ``(created_at, id)``."""
+
+    def request_cancel(self, row_id: str, now: float) -> Row | None:
+        """Cancel at once what was never sent, else ask the worker to; None where it is over."""
+
+    def delete(self, row_id: str, now: float) -> None:
+        """Hide the row; a worker cancels it, then erases input, output and files."""
+
+    def receive(self, event: Event, now: float) -> bool:
+        """Keep the event and make its row due; False where the event is known already."""
+
+    def claim(self, now: float, lease: float) -> Row | None:
+        """Take the longest due row for ``lease`` seconds; no other worker gets it meanwhile."""
+
+    def renew(self, row: Row, until: float) -> bool:
+        """Lengthen the lease; False where another worker has the row."""
+
+    def mark_sent(self, row: Row, now: float) -> bool:
+        """Note that the create goes out now; False where the row was canceled or lost."""
+
+    def events(self, row: Row) -> Sequence[Event]:
+        """Events about the row that no worker has handled, oldest first."""
+
+    def save(self, old: Row, new: Row, handled: Sequence[Event] = ()) -> bool:
+        """Write what changed and give the lease back; False where another worker has the row.
+
+        A row with events that came meanwhile is due at once.
+        """
+
+    def note(self, old: Row, new: Row) -> bool:
+        """Write what changed and keep the lease; False where another worker has the row."""
+
+    def add_upload(self, upload: Upload) -> None: ...
+
+    def upload(self, upload_id: str) -> Upload | None: ...
+
+    def recent(self, model: str, since: float) -> bool:
+        """Whether a prediction of the model was created since then."""
+
+    def versions_ran(self, since: float) -> list[tuple[str, str]]:
+        """Pairs of model key and version that ran since then."""
+
+    def overdue(self, now: float) -> float:
+        """For how many seconds the longest due row has waited."""
+
+    def usage(self, since: float) -> list[Row]:
+        """Every row created since then, deleted ones too, oldest first."""

@@ -1,0 +1,85 @@
+"""From a request to a stored output, on the emulator."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from inference.models import REGISTRY
+from inference.prediction import Prediction, Succeeded
+from inference.problems import Problem
+from inference.service import Service
+from inference.worker import Worker
+
+KEY = next(iter(REGISTRY))
+
+
+def until_settled(service: Service, row_id: str, seconds: float = 30) -> Prediction:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        prediction = service.get("me", row_id)
+        if prediction.row.settled:
+            return prediction
+        time.sleep(0.05)
+    raise AssertionError(f"still {service.get('me', row_id).row}")
+
+
+def begin(service: Service, key: str, idempotency_key: str | None = None) -> Prediction:
+    smallest = service.smallest_input(REGISTRY[key])
+    return service.start("me", "::1", key, smallest, idempotency_key)
+
+
+@pytest.mark.parametrize("key", REGISTRY)
+def test_every_model_gives_a_stored_output(service: Service, work: Worker, key: str) -> None:
+    prediction = until_settled(service, begin(service, key).row.id)
+    assert isinstance(prediction, Succeeded), prediction
+    assert "http" not in str(prediction.output)
+    model = REGISTRY[key]
+    if model.output in ("file", "files"):
+        assert prediction.row.files
+        assert str(prediction.output).count(f"/files/{prediction.row.id}/") == len(
+            prediction.row.files
+        )
+
+
+def test_the_same_key_is_the_same_prediction(service: Service) -> None:
+    first = begin(service, KEY, "once")
+    assert begin(service, KEY, "once").row.id == first.row.id
+    assert begin(service, KEY, "twice").row.id != first.row.id
+
+
+def test_another_callers_prediction_is_not_there(service: Service) -> None:
+    row_id = begin(service, KEY).row.id
+    for act in (service.get, service.cancel, service.delete):
+        with pytest.raises(Problem) as refusal:
+            act("someone else", row_id)
+        assert refusal.value.status == 404
+
+
+def test_canceled_before_it_was_sent(service: Service) -> None:
+    row_id = begin(service, KEY).row.id
+    assert service.cancel("me", row_id).row.status == "canceled"
+    with pytest.raises(Problem) as refusal:
+        service.cancel("me", row_id)
+    assert refusal.value.status == 409
+
+
+def test_a_wrong_input_names_its_field(service: Service) -> None:
+    with pytest.raises(Problem) as refusal:
+        service.start("me", "::1", KEY, {"no_such_field": 1}, None)
+    assert refusal.value.status == 422
+    assert refusal.value.errors
+    assert "input.no_such_field" in [error["field"] for error in refusal.value.errors]
+
+
+def test_a_dead_workers_row_comes_due_again(service: Service) -> None:
+    begin(service, KEY)
+    now = time.time()
+    first = service.store.claim(now, 10)
+    assert first is not None
+    assert service.store.claim(now, 10) is None
+    second = service.store.claim(now + 11, 10)
+    assert second is not None
+    assert not service.store.save(first, first), "the first worker is fenced out"
+    assert service.store.save(second, second)

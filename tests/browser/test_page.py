@@ -1,0 +1,209 @@
+"""The page in a real browser, on a rendered project at work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.rendering import ROOT, Renders, Running, running
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MODELS = [
+    "black-forest-labs/flux-schnell",
+    "nightmareai/real-esrgan",
+    "meta/meta-llama-3-8b-instruct",
+    "openai/whisper",
+    "meta/musicgen",
+]
+PICTURE = ROOT / "docs/images/page-phone.png"
+
+
+@pytest.fixture(scope="module", params=["fastapi"])
+def service(
+    request: pytest.FixtureRequest, renders: Renders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    project = tmp_path_factory.mktemp("browser") / "project"
+    renders.copy(project, framework=request.param, replicate_models=MODELS)
+    env = {"CALLER_PER_MINUTE": "1000", "ADDRESS_PER_MINUTE": "1000"}
+    with running(project, **env) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Running) -> Iterator[Page]:
+    """The page as a new caller sees it; no error in its console, no request to another host."""
+    made = browser.new_page(viewport={"width": 1280, "height": 860})
+    errors: list[str] = []
+    foreign: list[str] = []
+    made.on("pageerror", lambda error: errors.append(str(error)))
+    made.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    made.on(
+        "request",
+        lambda asked: (
+            None
+            if asked.url.startswith((service.url, "data:", "blob:"))
+            else foreign.append(asked.url)
+        ),
+    )
+    made.goto(service.url)
+    made.wait_for_selector("#input-prompt")
+    yield made
+    made.close()
+    assert foreign == []
+    assert [line for line in errors if "422" not in line] == []
+
+
+def control(service: Running, path: str, body: dict[str, object]) -> None:
+    token = {"Authorization": "Bearer r8_emulator"}
+    reply = httpx.post(f"{service.emulator}/_emulator/{path}", json=body, headers=token)
+    assert reply.is_success, reply.text
+
+
+def test_a_picture_from_an_empty_page(page: Page) -> None:
+    expect(page.locator("#empty")).to_be_visible()
+    page.fill("#input-prompt", "A lighthouse at dawn")
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+    expect(page.locator(".card img")).to_be_visible()
+    assert page.evaluate("document.querySelector('.card img').naturalWidth") > 0
+    expect(page.locator("#empty")).to_be_hidden()
+    page.reload()
+    expect(page.locator(".card img")).to_be_visible()
+    page.click("text=Delete")
+    expect(page.locator("#empty")).to_be_visible()
+
+
+def test_errors_stand_beside_their_field(page: Page) -> None:
+    page.click("text=Generate")
+    expect(page.locator("#input-prompt-error")).to_have_text("Field required")
+    expect(page.locator("#input-prompt")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#input-prompt")).to_be_focused()
+    page.fill("#input-prompt", "x")
+    page.click("summary")
+    page.fill("#input-num_outputs", "9")
+    page.click("text=Generate")
+    expect(page.locator("#input-num_outputs-error")).to_contain_text("less than or equal to 4")
+    expect(page.locator("#input-prompt-error")).to_be_hidden()
+
+
+def test_a_file_goes_in_and_comes_out(page: Page) -> None:
+    page.select_option("#model", "real-esrgan")
+    page.set_input_files("#input-image", PICTURE)
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+    expect(page.locator(".card img")).to_be_visible()
+
+
+def test_sound_and_json(page: Page) -> None:
+    page.select_option("#model", "musicgen")
+    page.fill("#input-prompt", "drums")
+    page.click("text=Generate")
+    expect(page.locator(".card audio")).to_be_visible(timeout=20_000)
+    page.select_option("#model", "whisper")
+    page.set_input_files("#input-audio", PICTURE)
+    page.click("text=Generate")
+    expect(page.locator(".card pre")).to_contain_text('"transcription"', timeout=20_000)
+
+
+def test_text_comes_piece_by_piece(page: Page, service: Running) -> None:
+    control(service, "settings", {"run_seconds": 3})
+    try:
+        page.select_option("#model", "meta-llama-3-8b-instruct")
+        page.fill("#input-prompt", "Tell a story")
+        page.click("text=Generate")
+        text = page.locator(".card pre")
+        expect(text).to_be_visible(timeout=20_000)
+        early = text.text_content() or ""
+        expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+        whole = text.text_content() or ""
+        assert len(early) < len(whole)
+        assert whole.startswith(early.rstrip())
+    finally:
+        control(service, "settings", {"run_seconds": 0.3})
+
+
+def test_cancel_and_failure(page: Page, service: Running) -> None:
+    control(service, "faults", {"fault": "hang", "times": 1})
+    page.select_option("#model", "musicgen")
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Running", timeout=20_000)
+    page.click("text=Cancel")
+    expect(page.locator(".card .state")).to_contain_text("Canceled", timeout=20_000)
+    control(service, "faults", {"fault": "fail", "times": 1, "error": "out of memory"})
+    page.click("text=Generate")
+    first = page.locator(".card").first
+    expect(first.locator(".state")).to_contain_text("Failed", timeout=20_000)
+    expect(first.locator(".output")).to_contain_text("out of memory")
+
+
+def test_by_keyboard(page: Page) -> None:
+    page.focus("#model")
+    page.keyboard.press("Tab")
+    expect(page.locator("#input-prompt")).to_be_focused()
+    page.keyboard.type("A boat")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    expect(page.locator(".go")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+
+
+@pytest.mark.parametrize("model", [name.split("/")[1] for name in MODELS])
+def test_on_a_phone(page: Page, model: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.select_option("#model", model)
+    page.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_in_the_dark(page: Page) -> None:
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+def test_the_pictures_of_the_readme(page: Page, tmp_path: Path) -> None:
+    """Written anew where WRITE_IMAGES is set; here it is enough that the page can be drawn."""
+    folder = ROOT / "docs/images" if os.environ.get("WRITE_IMAGES") else tmp_path
+    for number, prompt in enumerate(("A lighthouse at dawn", "A paper boat in a storm"), 1):
+        page.fill("#input-prompt", prompt)
+        page.click("text=Generate")
+        expect(page.locator(".card img")).to_have_count(number, timeout=20_000)
+    page.select_option("#model", "meta-llama-3-8b-instruct")
+    page.fill("#input-prompt", "Tell a story")
+    page.click("text=Generate")
+    expect(page.locator(".card pre")).to_be_visible(timeout=20_000)
+    page.select_option("#model", "flux-schnell")
+    page.fill("#input-prompt", "A lighthouse at dawn")
+    expect(page.locator(".card img")).to_have_count(2)
+    page.screenshot(path=folder / "page.png")
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.screenshot(path=folder / "page-phone.png")
+    assert (folder / "page.png").stat().st_size < 200_000

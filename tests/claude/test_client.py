@@ -1,0 +1,266 @@
+"""What the real Claude Code client does in a rendered project: from npm, without token or network.
+
+In print mode nobody can answer a question, so a call that would be asked about does not run. The
+commands themselves (uv, curl, …) are replaced by ones that write down that they were started.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.claude import commands, spellings
+from tests.claude.client import Client, Outcome, Session, install
+from tests.claude.messages_api import Call
+from tests.rendering import Renders, commit_all
+
+pytestmark = pytest.mark.slow
+
+MODES = ("default", "acceptEdits", "bypassPermissions")
+FOLDERS = (".", "src")
+EDITS = ("--allowedTools", "Write,Edit,NotebookEdit,Read")
+SHADOWED = (
+    *("uv", "uvx", "npx", "npm", "curl", "wget", "http", "replicate", "docker", "make", "nohup"),
+    *("watch", "script", "coverage"),
+)
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(install(tmp_path_factory.getbasetemp().parent / "claude-code"))
+
+
+@pytest.fixture
+def project(renders: Renders, tmp_path: Path) -> Callable[[str], Path]:
+    """A committed copy of a render whose scripts only write down that they ran."""
+
+    def made(paid: str) -> Path:
+        copied = renders.copy(tmp_path / "project", paid_scripts=paid)
+        (copied / "scripts").mkdir(exist_ok=True)
+        names = ("batch_generate", "run_evaluation", "train_cog_model")
+        for name in names if paid != "none" else ():
+            script = copied / f"scripts/{name}.py"
+            script.write_text(
+                "#!/usr/bin/env python3\nimport os\n"
+                f"open(os.environ['LEDGER'], 'a').write('{name} ran\\n')\n"
+            )
+            script.chmod(0o755)
+        commit_all(copied, "Rendered")
+        return copied
+
+    return made
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger"
+    path.touch()
+    monkeypatch.setenv("LEDGER", str(path))
+    return path
+
+
+@pytest.fixture
+def tools(tmp_path: Path, ledger: Path) -> Path:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in SHADOWED:
+        tool = folder / name
+        tool.write_text(f'#!/bin/sh\necho "{name} $*" >> "{ledger}"\n')
+        tool.chmod(0o755)
+    return folder
+
+
+def shell(listed: Sequence[str]) -> list[Call]:
+    return [("Bash", {"command": c, "description": "as asked"}) for c in listed]
+
+
+def refused(listed: Sequence[str], session: Session) -> dict[str, str]:
+    pairs = zip(listed, session.outcomes, strict=True)
+    return {command: outcome.text for command, outcome in pairs if not outcome.ran}
+
+
+@pytest.mark.parametrize(
+    ("paid", "folder", "mode"),
+    [
+        *itertools.product(["ask"], FOLDERS, MODES),
+        *itertools.product(["deny"], FOLDERS, ["default", "bypassPermissions"]),
+        ("none", ".", "bypassPermissions"),
+    ],
+)
+def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
+    client: Client,
+    project: Callable[[str], Path],
+    tools: Path,
+    ledger: Path,
+    paid: str,
+    folder: str,
+    mode: str,
+) -> None:
+    started = project(paid)
+    safe = commands.SAFE + commands.READS
+    session = client(started, shell(safe), mode, folder, path=tools)
+    assert refused(safe, session) == {}
+    assert "Invalid settings" not in session.stderr
+    assert len(ledger.read_text().splitlines()) == len(commands.SAFE)
+    ledger.write_text("")
+
+    listed = commands.STARTS + commands.CALLS + commands.GUARD
+    session = client(started, shell(listed), mode, folder, path=tools)
+    answers = refused(listed, session)
+    assert [c for c in listed if c not in answers] == []
+    assert ledger.read_text() == ""
+    if paid == "deny":
+        spending = commands.STARTS + commands.CALLS
+        final = ("only a person", "has been denied")
+        assert [c for c in spending if not any(word in answers[c] for word in final)] == []
+
+
+def test_ordinary_work_is_not_in_the_way_of_a_person_who_bypasses(
+    client: Client, project: Callable[[str], Path], tools: Path
+) -> None:
+    session = client(
+        project("deny"), shell(commands.ORDINARY), "bypassPermissions", ".", path=tools
+    )
+    assert refused(commands.ORDINARY, session) == {}
+
+
+def outcomes(
+    client: Client, project: Path, calls: Sequence[Call], mode: str, folder: str
+) -> list[Outcome]:
+    return client(project, calls, mode, folder, *EDITS).outcomes
+
+
+@pytest.mark.parametrize(("mode", "folder"), [*itertools.product(MODES, FOLDERS)])
+def test_every_bad_edit_is_refused_and_every_good_one_accepted(
+    client: Client, project: Callable[[str], Path], mode: str, folder: str
+) -> None:
+    started = project("ask")
+    # all of them once, a third of them in each other mode and folder: the hook is the same
+    some = slice(None) if (mode, folder) == ("bypassPermissions", "src") else slice(None, None, 3)
+    given = spellings.bad("py")[some] + [s for s in spellings.pairs("bad") if s.suffix == "py"]
+    fine = spellings.ordinary("py")[some] + [s for s in spellings.pairs("good") if s.suffix == "py"]
+    files = [started / f"src/app/written_{i}.py" for i in range(len(given) + len(fine))]
+    calls: list[Call] = [
+        ("Write", {"file_path": str(file), "content": snippet.code})
+        for file, snippet in zip(files, given + fine, strict=True)
+    ]
+    outcomes(client, started, calls, mode, folder)
+    written = [file.exists() for file in files]
+    through = [str(s) for s, done in zip(given, written, strict=False) if done]
+    held_up = [str(s) for s, done in zip(fine, written[len(given) :], strict=True) if not done]
+    assert through == []
+    assert held_up == []
+
+
+def test_edits_and_notebooks(client: Client, project: Callable[[str], Path]) -> None:
+    started = project("ask")
+    file = started / "src/app/there.py"
+    file.write_text("x = 1\n")
+    notebook = started / "explore.ipynb"
+    cell = '{"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": "x = 1"}'
+    head = '"metadata": {}, "nbformat": 4, "nbformat_minor": 5'
+    notebook.write_text(f'{{"cells": [{cell}], {head}}}')
+    commit_all(started, "There")
+
+    def edit(new: str) -> Call:
+        given = {"file_path": str(file), "old_string": "x = 1", "new_string": new}
+        return ("Edit", given)
+
+    def cell_edit(new: str) -> Call:
+        return ("NotebookEdit", {"notebook_path": str(notebook), "cell_id": "a", "new_source": new})
+
+    calls: list[Call] = [
+        ("Read", {"file_path": str(file)}),
+        ("Read", {"file_path": str(notebook)}),
+        edit("import replicate"),
+        cell_edit("import replicate"),
+        edit("x = 2"),
+        cell_edit("x = 2"),
+    ]
+    done = outcomes(client, started, calls, "default", ".")
+    assert [outcome.ran for outcome in done] == [True, True, False, False, True, True]
+    assert file.read_text() == "x = 2\n"
+    assert "x = 2" in notebook.read_text()
+    assert "gateway-only" in done[2].text
+
+
+def test_a_mistake_written_by_the_shell_is_told_at_once(
+    client: Client, project: Callable[[str], Path]
+) -> None:
+    started = project("ask")
+    heredoc = "cat > src/app/shell.py <<'EOF'\nurl = 'https://replicate.delivery/x.png'\nEOF"
+    session = client(started, shell([heredoc, "true"]), "bypassPermissions")
+    assert (started / "src/app/shell.py").exists()
+    assert "src/app/shell.py:1: [replicate-url-stored]" in session.system
+
+
+def test_guard_settings_and_secrets_are_out_of_reach(
+    client: Client, project: Callable[[str], Path]
+) -> None:
+    started = project("ask")
+    (started / ".env").write_text("REPLICATE_API_TOKEN=r8_secret\n")
+    guarded = ("guard/check.py", "guard/rules.yml", ".claude/settings.json")
+    before = {name: (started / name).read_bytes() for name in guarded}
+    paths = [str(started / name) for name in guarded]
+    # the client refuses to overwrite what was not read, whatever the rules say: read first
+    calls: list[Call] = [("Read", {"file_path": path}) for path in paths]
+    calls += [("Write", {"file_path": path, "content": ""}) for path in paths]
+    calls += [("Read", {"file_path": str(started / ".env")})]
+    calls += shell(["cat .env", "grep TOKEN .env", "rm .claude/settings.json"])
+    for mode, folder in itertools.product(MODES, FOLDERS):
+        done = outcomes(client, started, calls, mode, folder)
+        assert all(outcome.ran for outcome in done[: len(paths)])
+        assert not any(outcome.ran for outcome in done[len(paths) : 2 * len(paths)])
+        assert not any("r8_secret" in outcome.text for outcome in done)
+        assert {name: (started / name).read_bytes() for name in guarded} == before
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_client_reads_the_document(
+    client: Client, project: Callable[[str], Path], folder: str
+) -> None:
+    session = client(project("ask"), shell(["true"]), "default", folder)
+    assert "The seven mistakes" in session.system
+    assert "nightmareai/real-esrgan" in session.system
+
+
+def test_the_client_finds_the_settings_valid(
+    client: Client, project: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """`claude doctor` exits 0 either way: a broken file is planted to see that it would say so."""
+    started = project("ask")
+
+    def doctor() -> str:
+        env = {**os.environ, "HOME": str(tmp_path), "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+        command = [str(client.binary), "doctor"]
+        done = subprocess.run(
+            command,
+            cwd=started,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+        return done.stdout + done.stderr
+
+    assert "Invalid settings" not in doctor()
+    broken = started / ".claude/settings.json"
+    broken.write_text(broken.read_text("utf-8").replace('"deny": [', '"deny": "x", "y": [', 1))
+    assert "Invalid settings" in doctor()
+
+
+def test_without_the_hooks_the_spellings_would_run(
+    client: Client, project: Callable[[str], Path], tools: Path, ledger: Path
+) -> None:
+    """The suite can fail: without the guard, bypass mode starts most of them."""
+    started = project("ask")
+    for name in ("settings.json", "settings.local.json"):
+        (started / ".claude" / name).write_text("{}\n")
+    client(started, shell(commands.STARTS[:20]), "bypassPermissions", path=tools)
+    assert len(ledger.read_text().splitlines()) > 10

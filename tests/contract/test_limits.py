@@ -1,0 +1,103 @@
+"""What stops a bill, and what is not ready: services of their own with other settings."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.contract.client import ESRGAN, FLUX, PICTURE
+from tests.contract.conftest import NewService
+
+START = {"model": FLUX, "input": {"prompt": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "title"),
+    [
+        ("CALLER_PER_MINUTE", "Too many requests"),
+        ("ADDRESS_PER_MINUTE", "Too many requests from this address"),
+        ("DAILY_PREDICTIONS", "The daily ceiling is reached"),
+    ],
+)
+def test_a_limit(new_service: NewService, limit: str, title: str) -> None:
+    with new_service(**{limit: "2", "PRIME": "1"}) as service:
+        caller = service.caller()
+        for _ in range(2):
+            reply = caller.post("/api/predictions", START, idempotency_key="same")
+            assert reply.status_code == 201  # one prediction: a repeated key costs nothing
+        assert caller.post("/api/predictions", START).status_code == 201
+        refused = [caller.post("/api/predictions", START), caller.post("/api/models/blip/prime")]
+        for reply in refused:
+            assert reply.status_code == 429
+            assert reply.json()["title"] == title
+            most = 86_400 if limit == "DAILY_PREDICTIONS" else 60
+            assert 1 <= int(reply.headers["retry-after"]) <= most
+        assert len(caller.emulator.created()) == len(caller.all()) == 2
+        known = caller.post("/api/predictions", START, idempotency_key="same")
+        assert known.status_code == 201
+        other = service.caller().post("/api/predictions", START)
+        assert other.status_code == (201 if limit == "CALLER_PER_MINUTE" else 429)
+
+
+def test_the_daily_seconds(new_service: NewService) -> None:
+    with new_service(DAILY_SECONDS="0.1") as service:
+        caller = service.caller()
+        caller.run(FLUX, prompt="x")  # 0.3 s on the emulator
+        refused = caller.post("/api/predictions", START)
+        assert refused.status_code == 429
+        assert refused.json()["title"] == "The daily ceiling is reached"
+
+
+def test_time_is_limited_and_priming_is_off(new_service: NewService) -> None:
+    with new_service(CANCEL_AFTER_SECONDS="5", PRIME="0") as service:
+        caller = service.caller()
+        assert caller.post(f"/api/models/{ESRGAN}/prime").status_code == 409
+        models = caller.get("/api/models").json()["results"]
+        assert not any(model["prime"] for model in models)
+        began = time.monotonic()
+        prediction = caller.hanging(caller.emulator)
+        assert caller.settled(prediction, seconds=25)["status"] == "canceled"
+        assert time.monotonic() - began > 4
+        caller.run(FLUX, prompt="x")
+        creates = [
+            each["headers"]
+            for each in caller.emulator.requests()
+            if (each["method"], each["path"]) == ("POST", "/v1/predictions")
+        ]
+        assert [each["cancel-after"] for each in creates] == ["5s", "5s"]
+
+
+def test_outputs_are_limited(new_service: NewService) -> None:
+    with new_service(MAX_OUTPUT_BYTES="1000000") as service:
+        caller = service.caller()
+        caller.emulator.fault("file_endless")
+        endless = caller.run(ESRGAN, image=PICTURE)
+        assert (endless["status"], endless["storage"]) == ("succeeded", "failed")
+        caller.emulator.settings(output_bytes=600_000)
+        assert caller.run(FLUX, prompt="x")["storage"] == "stored"
+        # together too large
+        assert caller.run(FLUX, prompt="x", num_outputs=2)["storage"] == "failed"
+
+
+def test_not_ready_without_storage(new_service: NewService) -> None:
+    nowhere = {
+        "STORAGE_URL": "s3://nowhere/here",
+        "AWS_ENDPOINT": "http://127.0.0.1:9",
+        "AWS_REGION": "nowhere-1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    with new_service(**nowhere) as service:
+        caller = service.caller()
+        assert caller.get("/healthz").status_code == 200
+        ready = caller.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "not ready"
+        assert ready.json()["checks"]["storage"] != "ok"
+        assert ready.json()["checks"]["database"] == "ok"
+        assert caller.upload(b"x", "image/png").status_code == 503
+        # it waits for the storage; nothing is shown that is not kept
+        prediction = caller.start_at_once(FLUX, prompt="x")
+        prediction = caller.until(prediction, "succeeded")
+        assert (prediction["storage"], prediction["output"]) == ("pending", None)

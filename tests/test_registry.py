@@ -1,0 +1,210 @@
+"""The typed registry: what is rendered from pins reads as if written by hand, and is strict."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from hypothesis import strategies as st
+
+from tests.model_api import load_extension
+from tests.rendering import ROOT, run
+
+pins = load_extension("replicate_pins")
+SOURCES = ROOT / "template/{{ python }}/src/inference"
+RUFF = (sys.executable, "-m", "ruff")
+RULES = ("--select=E,F,I,RUF,UP,W", "--ignore=E501,RUF001", "--line-length=100", "--no-cache")
+
+LONG = "a very long default, which no line of a hundred characters can hold, " * 3
+AWKWARD: list[dict[str, Any]] = [
+    {"name": "class", "type": "string", "required": True},
+    {"name": "with-dash", "type": "integer", "default": 1, "minimum": 0, "maximum": 2**64},
+    {"name": "with_dash", "type": "integer", "default": 2},
+    {"name": "_private", "type": "number", "minimum": -1e20, "maximum": 1e-05},
+    {"name": "2d", "type": "boolean", "default": False},
+    {"name": "größe", "type": "string", "default": "日本語"},
+    {"name": "", "type": "string"},
+    {"name": "copy", "type": "string", "default": 'say "hi"'},
+    {"name": "schema", "type": "string", "default": "both ' and \""},
+    {"name": "model_config", "type": "string", "default": "back\\slash \u202e\n"},
+    {"name": "int", "type": "integer"},
+    {"name": "Field", "type": "integer", "required": True, "minimum": 1},
+    {"name": "levels", "type": "integer", "enum": [1, 2, 4], "default": 4},
+    {"name": "one", "type": "string", "enum": ["only"], "required": True},
+    {"name": "one_long", "type": "string", "enum": ["x" * 100], "required": True},
+    {"name": "many", "type": "string", "enum": [f"choice {n}" for n in range(60)]},
+    {
+        "name": "many-dashed",
+        "type": "string",
+        "enum": [f"c{n}" for n in range(60)],
+        "default": "c1",
+    },
+    {"name": "shares", "type": "number", "enum": [0.5, 1, 1.5], "default": 0.5},
+    {"name": "long", "type": "string", "default": LONG},
+    {"name": "nearly", "type": "string", "default": "x" * 72},
+    {"name": "exact", "type": "string", "default": "x" * 81},
+    {"name": "images", "type": "array", "items": "file"},
+    {"name": "sizes", "type": "array", "items": "integer", "default": [1, 2]},
+    {"name": "sizes_long", "type": "array", "items": "integer", "default": list(range(60))},
+    {"name": "anything", "type": "object", "default": {"a": [1, {"b": None}], "c": "x" * 90}},
+    {"name": "whatever", "type": "object"},
+    {"name": "needed", "type": "object", "required": True},
+]
+
+
+def pin(inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**pins.catalogue()["openai/whisper"], "input": inputs}
+
+
+def write(folder: Path, pinned: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write the registry of these pins as Copier would; what the templates were given."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(SOURCES / "models"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        extensions=[load_extension("python_models").PythonModels],
+    )
+    models: list[dict[str, Any]] = json.loads(pins.registry([], list(pinned), pinned))
+    made = folder / "inference/models"
+    made.mkdir(parents=True, exist_ok=True)
+    (folder / "inference/__init__.py").touch()
+    shutil.copy(SOURCES / "registry.py", folder / "inference")
+    (one,) = [path.name for path in (SOURCES / "models").iterdir() if "yield" in path.name]
+    for model in models:
+        text = environment.get_template(one).render(model=model)
+        (made / f"{model['module']}.py").write_text(text, "utf-8")
+    text = environment.get_template("__init__.py.jinja").render(models=models)
+    (made / "__init__.py").write_text(text, "utf-8")
+    return models
+
+
+def formatted(folder: Path) -> None:
+    run(*RUFF, "format", "--diff", "--line-length=100", "--no-cache", folder, cwd=folder)
+    run(*RUFF, "check", *RULES, folder, cwd=folder)
+
+
+ALL = {**pins.catalogue(), "someone/awkward": pin(AWKWARD), "someone/empty": pin([])}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("registry")
+    write(made, ALL)
+    return made
+
+
+@pytest.fixture(scope="module")
+def registry(folder: Path) -> Iterator[Any]:
+    """The rendered `inference.models`, imported."""
+    sys.path.insert(0, str(folder))
+    stale = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
+    yield importlib.import_module("inference.models").REGISTRY
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if _ours(name)]:
+        del sys.modules[name]
+    sys.modules.update(stale)
+
+
+def _ours(name: str) -> bool:
+    return name.partition(".")[0] == "inference"
+
+
+def test_it_is_formatted_and_linted(folder: Path) -> None:
+    formatted(folder)
+
+
+def test_fields_are_those_of_the_pins(registry: Any) -> None:
+    shown = importlib.import_module("inference.registry").input_fields
+    for model in registry.values():
+        pinned = ALL[model.owner_name]["input"]
+        assert [field["name"] for field in shown(model)] == [field["name"] for field in pinned]
+        for field, expected in zip(shown(model), pinned, strict=True):
+            assert set(field) == {
+                *("name", "type", "required", "default", "minimum", "maximum", "enum")
+            }
+            assert field["required"] == expected.get("required", False)
+            for key in ("type", "default", "minimum", "maximum", "enum"):
+                assert field[key] == expected.get(key), (model.key, field["name"], key)
+
+
+@pytest.mark.parametrize(
+    ("key", "ref", "mode"),
+    [
+        ("flux-schnell", "black-forest-labs/flux-schnell", "run"),
+        ("video-01", "minimax/video-01", "webhook"),
+        ("real-esrgan", f"nightmareai/real-esrgan:{'f121d640bd28'}", "webhook"),
+    ],
+)
+def test_reference_and_mode(key: str, ref: str, mode: str, registry: Any) -> None:
+    assert registry[key].ref.startswith(ref)
+    assert len(registry[key].ref.partition(":")[2]) in (0, 64)
+    assert registry[key].mode == mode
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"prompt": "a", "num_outputs": 5}, "num_outputs"),
+        ({"prompt": "a", "num_outputs": "many"}, "num_outputs"),
+        ({"prompt": "a", "aspect_ratio": "7:1"}, "aspect_ratio"),
+        ({"prompt": "a", "nonsense": 1}, "nonsense"),
+        ({}, "prompt"),
+    ],
+)
+def test_a_wrong_input_names_its_field(given: Any, field: str, registry: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        registry["flux-schnell"].input.model_validate(given)
+
+
+@pytest.mark.parametrize("file", ["ftp://a/b", "javascript:alert(1)", "/etc/passwd", "/files/x/0"])
+def test_a_file_is_a_url_or_one_of_ours(file: str, registry: Any) -> None:
+    model = registry["real-esrgan"].input
+    with pytest.raises(ValueError, match="image"):
+        model.model_validate({"image": file})
+    for fine in ("https://a/b.png", "data:image/png;base64,AA==", f"/files/{'0' * 32}/0"):
+        assert model.model_validate({"image": fine}).image == fine
+
+
+def test_only_what_was_set_is_sent_under_the_models_own_names(registry: Any) -> None:
+    given = {"class": "a", "one": "only", "one_long": "x" * 100, "Field": 1, "needed": 0}
+    model = registry["awkward"].input.model_validate({**given, "with-dash": 3})
+    sent = model.model_dump(exclude_unset=True, by_alias=True)
+    assert sent == {**given, "with-dash": 3}
+
+
+def test_names_that_collide_are_told_apart(tmp_path: Path) -> None:
+    names = ["a/model", "b/model", "c/Model", "a/x.y", "a/x-y", "a/x_y", "a/con", "a/4x", "a/class"]
+    models = write(tmp_path, {name: pin([]) for name in names})
+    assert [model["key"] for model in models[:3]] == ["model", "b-model", "c-Model"]
+    for part in ("key", "module", "constant"):
+        assert len({model[part] for model in models}) == len(names)
+    assert all(model["module"].isidentifier() for model in models)
+    assert "con" not in {model["module"] for model in models}
+    formatted(tmp_path)
+
+
+names = st.text(min_size=1, max_size=30)
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=120)
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+fields = st.one_of(
+    st.fixed_dictionaries({"name": names, "type": st.just("string")}, optional={"default": texts}),
+    st.fixed_dictionaries(
+        {"name": names, "type": st.just("number")},
+        optional={"default": numbers, "minimum": numbers, "maximum": numbers},
+    ),
+    st.fixed_dictionaries(
+        {
+            "name": names,
+            "type": st.just("string"),
+            "enum": st.lists(texts, min_size=1, max_size=12, unique=True),
+        },
+        optional={"required": st.just(True)},
+    ),
+)
