@@ -211,9 +211,12 @@ def test_guard_settings_and_secrets_are_out_of_reach(
     calls: list[Call] = [("Read", {"file_path": path}) for path in paths]
     calls += [("Write", {"file_path": path, "content": ""}) for path in paths]
     calls += [("Read", {"file_path": str(started / ".env")})]
-    calls += shell(["cat .env", "grep TOKEN .env", "rm .claude/settings.json"])
     for mode, folder in itertools.product(MODES, FOLDERS):
-        done = outcomes(client, started, calls, mode, folder)
+        up = "" if folder == "." else "../"
+        listed = ["cat {}.env", "grep TOKEN {}.env", "rm {}.claude/settings.json"]
+        listed += ["sed -i s/a/b/ {}guard/check.py", "rm {}guard/rules.yml"]
+        bash = shell([command.format(up) for command in listed])
+        done = outcomes(client, started, [*calls, *bash], mode, folder)
         assert all(outcome.ran for outcome in done[: len(paths)])
         assert not any(outcome.ran for outcome in done[len(paths) : 2 * len(paths)])
         assert not any("r8_secret" in outcome.text for outcome in done)

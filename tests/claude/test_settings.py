@@ -14,8 +14,12 @@ from tests.rendering import Renders, commit_all, snapshot, tree, update
 
 PAID = ("batch_generate", "run_evaluation", "train_cog_model")
 SAFE = ("list_models", "check_usage", "preview_model_schema", "doctor")
-SECRETS = ("Read(**/.env)", "Read(**/.env.local)", "Read(**/.env.production)")
-GUARDED = ("Edit(/guard/**)", "Edit(/.claude/settings.json)", "Edit(/.claude/settings.local.json)")
+SECRETS = ("Read(//**/.env)", "Read(//**/.env.local)", "Read(//**/.env.production)")
+GUARDED = (
+    "Edit(//**/guard/**)",
+    "Edit(//**/.claude/settings.json)",
+    "Edit(//**/.claude/settings.local.json)",
+)
 
 
 def no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
