@@ -41,7 +41,7 @@ def service(
 ) -> Iterator[Running]:
     project = tmp_path_factory.mktemp("browser") / "project"
     renders.copy(project, framework=request.param, replicate_models=MODELS)
-    env = {"CALLER_PER_MINUTE": "1000", "ADDRESS_PER_MINUTE": "1000"}
+    env = {"CALLER_PER_MINUTE": "1000", "ADDRESS_PER_MINUTE": "1000", "PRIME": "true"}
     with running(project, **env) as started:
         yield started
 
@@ -77,7 +77,8 @@ def page(browser: Browser, service: Running) -> Iterator[Page]:
     yield made
     made.close()
     assert foreign == []
-    assert [line for line in errors if "422" not in line] == []
+    expected = ("422", "429")  # refused requests, which the browser lists as errors
+    assert [line for line in errors if not any(status in line for status in expected)] == []
 
 
 def control(service: Running, path: str, body: dict[str, object]) -> None:
@@ -161,6 +162,84 @@ def test_cancel_and_failure(page: Page, service: Running) -> None:
     first = page.locator(".card").first
     expect(first.locator(".state")).to_contain_text("Failed", timeout=20_000)
     expect(first.locator(".output")).to_contain_text("out of memory")
+
+
+def test_several_pictures_of_one_run(page: Page) -> None:
+    page.fill("#input-prompt", "Two boats")
+    page.click("summary")
+    page.fill("#input-num_outputs", "2")
+    page.click("text=Generate")
+    expect(page.locator(".card .several img")).to_have_count(2, timeout=20_000)
+
+
+def test_what_replicate_refuses_to_bill_is_explained(page: Page, service: Running) -> None:
+    control(service, "faults", {"fault": "create_402", "times": 1})
+    page.fill("#input-prompt", "A boat")
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Failed", timeout=20_000)
+    expect(page.locator(".card .output")).to_contain_text("replicate.com/account/billing")
+
+
+def test_a_throttled_create_is_sent_later(page: Page, service: Running) -> None:
+    control(service, "faults", {"fault": "create_429", "times": 1, "retry_after": 1})
+    page.fill("#input-prompt", "A boat")
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+
+
+def test_an_output_that_expired_is_said_to_be_lost(page: Page, service: Running) -> None:
+    control(service, "faults", {"fault": "file_404", "times": None})
+    try:
+        page.fill("#input-prompt", "A boat")
+        page.click("text=Generate")
+        expect(page.locator(".card .state")).to_contain_text("Not stored", timeout=60_000)
+        expect(page.locator(".card img")).to_have_count(0)
+    finally:
+        token = {"Authorization": "Bearer r8_emulator"}
+        httpx.delete(f"{service.emulator}/_emulator/faults", headers=token).raise_for_status()
+
+
+def test_a_community_model_is_primed_when_its_form_is_entered(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.focus("#input-prompt")
+    assert [url for url in asked if url.endswith("/prime")] == []
+    page.select_option("#model", "musicgen")
+    with page.expect_response("**/api/models/musicgen/prime") as told:
+        page.focus("#input-prompt")
+    assert told.value.status == 202
+    page.focus("#model")
+    page.focus("#input-prompt")
+    assert len([url for url in asked if url.endswith("/prime")]) == 1
+
+
+def test_older_predictions_are_loaded_on_request(page: Page, service: Running) -> None:
+    body = {"model": "flux-schnell", "input": {"prompt": "One of many"}}
+    for number in range(21):
+        headers = {"Idempotency-Key": f"many-{number}", "Prefer": "respond-async"}
+        sent = page.request.post(f"{service.url}/api/predictions", data=body, headers=headers)
+        assert sent.status == 202
+    page.reload()
+    expect(page.locator(".card")).to_have_count(20)
+    page.click("#older")
+    expect(page.locator(".card")).to_have_count(21)
+    expect(page.locator("#older")).to_be_hidden()
+
+
+def test_a_limit_is_told_beside_the_form(
+    browser: Browser, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", replicate_models=MODELS)
+    with running(project, CALLER_PER_MINUTE="1") as started:
+        page = browser.new_page()
+        page.goto(started.url)
+        for prompt in ("A boat", "Another boat"):
+            page.fill("#input-prompt", prompt)
+            page.click("text=Generate")
+            expect(page.locator(".go")).to_be_enabled(timeout=20_000)
+        expect(page.locator("#problem")).to_contain_text("Nothing was started. Try again in")
+        expect(page.locator(".card")).to_have_count(1)
+        page.close()
 
 
 def test_by_keyboard(page: Page) -> None:
