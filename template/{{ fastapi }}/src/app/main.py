@@ -54,7 +54,9 @@ def create_app() -> FastAPI:
             " or set ALLOW_ANONYMOUS=1"
         )
     configure_logs(json=not settings.development)
-    app = FastAPI(lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.service = build_service(settings)
     app.include_router(router)
     app.add_exception_handler(Problem, _problem)
