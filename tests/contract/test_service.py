@@ -156,15 +156,15 @@ def test_prime(new_caller: NewCaller) -> None:
     assert begun == (["blip"] if first.json()["started"] else [])
 
 
-@pytest.mark.parametrize("kind", ["read", "write"])
-def test_many_at_once(new_caller: NewCaller, kind: str) -> None:
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_many_at_once(new_caller: NewCaller, access: str) -> None:
     callers = [new_caller() for _ in range(10)]
 
     def act(caller: Caller) -> Any:
-        if kind == "read":
+        if access == "read":
             return [caller.get("/api/models").status_code, caller.get("/readyz").status_code]
         return [caller.start_at_once(FLUX, prompt=str(n))["model"] for n in range(5)]
 
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         done = list(pool.map(act, callers))
-    assert done == [[200, 200] if kind == "read" else [FLUX] * 5] * 10
+    assert done == [[200, 200] if access == "read" else [FLUX] * 5] * 10

@@ -97,7 +97,9 @@ def test_only_a_stored_success_has_an_output() -> None:
 
 
 def test_the_webhook_url_names_the_row() -> None:
-    assert row_id_of("https://x.test/api/webhooks/replicate?prediction=abc") == "abc"
+    url = "https://x.test/api/webhooks/replicate?prediction="
+    assert row_id_of(f"{url}{'a' * 32}") == "a" * 32
+    assert row_id_of(f"{url}%00") is None
     assert row_id_of("https://x.test/") is None
     assert row_id_of(None) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -162,8 +163,9 @@ async def cancel(row_id: str, service: Its, who: Caller) -> dict[str, Any]:
 
 
 @router.delete("/api/predictions/{row_id}", status_code=204)
-def delete(row_id: str, service: Its, who: Caller) -> None:
+def delete(row_id: str, service: Its, who: Caller) -> Response:
     service.delete(who, row_id)
+    return Response(status_code=204)
 
 
 @router.post("/api/models/{key}/prime", status_code=202)
@@ -194,12 +196,13 @@ async def webhook(request: Request, service: Its) -> dict[str, Any]:
 
 
 @router.get("/files/{file_id}/{index}")
-def stored_file(file_id: str, index: int, service: Its, who: Caller, request: Request) -> Response:
-    stored = service.file(who, file_id, index)
+def stored_file(file_id: str, index: str, service: Its, who: Caller, request: Request) -> Response:
+    stored = service.file(who, f"/files/{file_id}/{index}")
     if stored is None:
         raise not_found()
     inline = stored.content_type.startswith(SAFE_INLINE)
     headers = {
+        "Content-Type": stored.content_type,
         "ETag": f'"{stored.sha256}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=31536000, immutable",
@@ -207,7 +210,8 @@ def stored_file(file_id: str, index: int, service: Its, who: Caller, request: Re
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }
-    if request.headers.get("if-none-match") == headers["ETag"]:
+    known = request.headers.get("if-none-match", "").replace("W/", "").split(",")
+    if headers["ETag"] in [tag.strip() for tag in known]:
         return Response(status_code=304, headers=headers)
     span = _range(request.headers.get("range"), stored.size)
     start, end = span or (0, stored.size)
@@ -218,16 +222,15 @@ def stored_file(file_id: str, index: int, service: Its, who: Caller, request: Re
         service.storage.get(stored.key, (start, end) if span else None),
         206 if span else 200,
         headers,
-        media_type=stored.content_type,
     )
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:
     """One byte range as (start, end), end exclusive; None where the whole file is to be sent."""
-    unit, _, span = (header or "").partition("=")
-    first, dash, last = span.partition("-")
-    if unit.strip() != "bytes" or not dash or not (first + last).isdecimal():
+    asked = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
+    if asked is None or not any(asked.groups()):
         return None
+    first, last = asked.groups()
     start = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     return (start, end) if start < end else None

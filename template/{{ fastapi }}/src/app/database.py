@@ -136,7 +136,8 @@ class SqlStore:
                 same = (p.owner == row.owner, p.idempotency_key == row.idempotency_key)
                 known = _one(db.execute(sa.select(predictions).where(*same)))
                 if known is not None:
-                    if (known.model, known.input) != (row.model, row.input) and not known.erased:
+                    same_request = (known.model, known.input) == (row.model, row.input)
+                    if known.deleted_at is not None or not same_request:
                         raise KeyReused
                     return known
             _check_limits(db, row, limits)

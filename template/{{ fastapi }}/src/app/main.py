@@ -111,7 +111,7 @@ async def _headers(request: Request, call_next: Any) -> Response:
     response: Response = await call_next(request)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith(("/api/", "/files/")):
         response.headers.setdefault("Cache-Control", "no-store")
     return response
 
@@ -121,19 +121,11 @@ async def _problem(_: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem_response(Problem(400, "Not JSON", "The body cannot be read as JSON."))
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if (
-        request.url.path == "/api/predictions"
-        and kind != "application/json"
-        and request.method == "POST"
-    ):
-        detail = "Send Content-Type: application/json."
-        return problem_response(Problem(415, "Not JSON", detail))
     return problem_response(
         invalid_fields(
             [

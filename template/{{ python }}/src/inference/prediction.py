@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NewType
@@ -128,3 +129,21 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
 def rfc3339(seconds: float) -> str:
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def storable(value: Any) -> Any:
+    """The JSON value as every database and JSON reader takes it.
+
+    Python reads more than that: numbers that are none (here null), halves of surrogate pairs
+    (here ?), and NUL, which PostgreSQL has no place for.
+    """
+    match value:
+        case dict():
+            return {storable(name): storable(part) for name, part in value.items()}
+        case list():
+            return [storable(part) for part in value]
+        case str():
+            return value.encode("utf-8", "replace").decode().replace("\0", "")
+        case float() if not math.isfinite(value):
+            return None
+    return value

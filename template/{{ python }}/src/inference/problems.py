@@ -47,6 +47,11 @@ def invalid(field: str, detail: str) -> Problem:
 
 
 def invalid_fields(errors: list[dict[str, str]]) -> Problem:
+    # a field may have any name in a request, also one that UTF-8 cannot say
+    errors = [
+        {name: text.encode("utf-8", "replace").decode() for name, text in error.items()}
+        for error in errors
+    ]
     detail = "; ".join(f"{error['field']}: {error['detail']}" for error in errors)
     return Problem(422, "Invalid request", detail, errors=errors)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+
+from .prediction import storable
 
 Kind = Literal["official", "community"]
 OutputKind = Literal["file", "files", "text", "text-stream", "json"]
@@ -26,6 +28,13 @@ class ModelInput(BaseModel):
     """The input of one model; only what was set is sent, so that Replicate's defaults hold."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if storable(value) != value:
+            raise ValueError("holds a number or a character that JSON does not have")
+        return value
 
 
 InputT = TypeVar("InputT", bound=ModelInput)

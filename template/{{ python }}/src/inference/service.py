@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .models import REGISTRY
-from .prediction import Prediction, Row, StoredFile, present
+from .prediction import Prediction, Row, StoredFile, present, storable
 from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
 from .registry import Mode, Model, input_fields
 from .settings import Settings
@@ -23,7 +23,7 @@ from .store import Event, KeyReused, LimitReached, Store, Upload
 from .webhook import MissingHeaders, WebhookRejected, verify
 
 WEBHOOK_MAX_BYTES = 8 * 2**20
-OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(\d{1,6})")
+OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(0|[1-9][0-9]{0,5})")
 PRIME_EVERY = 300.0
 """Seconds for which a model counts as warm after a prediction of it was created."""
 
@@ -116,15 +116,15 @@ class Service:
     def _check_files(self, caller: str, model: Model[Any], inputs: dict[str, Any]) -> None:
         errors = []
         for name in file_fields(model):
-            match = OWN_FILE.fullmatch(str(inputs.get(name)))
-            if match and self.file(caller, match[1], int(match[2])) is None:
+            url = str(inputs.get(name))
+            if url.startswith("/") and self.file(caller, url) is None:
                 errors.append({"field": f"input.{name}", "detail": "no such file of yours"})
         if errors:
             raise invalid_fields(errors)
 
     def get(self, caller: str, row_id: str) -> Prediction:
         """The caller's own prediction; raises Problem 404 for any other."""
-        row = self.store.get(row_id)
+        row = self.store.get(row_id) if re.fullmatch("[0-9a-f]{32}", row_id) else None
         if row is None or row.owner != caller:
             raise not_found()
         return present(row)
@@ -199,7 +199,7 @@ class Service:
         except WebhookRejected as error:
             raise Problem(401, "Not signed by Replicate", str(error)) from None
         try:
-            data = json.loads(body)
+            data = storable(json.loads(body))
             remote = parse_remote(data)
         except ValueError:
             return
@@ -213,8 +213,12 @@ class Service:
         stored = await self.storage.put(f"uploads/{upload_id}", chunks, content_type)
         return Upload(upload_id, caller, time.time(), stored)
 
-    def file(self, caller: str, file_id: str, index: int) -> StoredFile | None:
-        """The caller's own stored output or upload."""
+    def file(self, caller: str, url: str) -> StoredFile | None:
+        """The caller's own stored output or upload at ``/files/<id>/<index>``."""
+        match = OWN_FILE.fullmatch(url)
+        if match is None:
+            return None
+        file_id, index = match[1], int(match[2])
         row = self.store.get(file_id)
         if row is not None:
             if row.owner != caller or row.storage != "stored" or index >= len(row.files):

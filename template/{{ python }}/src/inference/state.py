@@ -7,13 +7,13 @@ one never changes, so late, repeated and out-of-order messages end in the same s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from .prediction import TERMINAL, Row, Status
+from .prediction import TERMINAL, Row, Status, storable
 
 _RANK: dict[str, int] = {"pending": 0, "starting": 1, "processing": 2} | dict.fromkeys(TERMINAL, 3)
 
@@ -43,24 +43,24 @@ def parse_remote(data: Any) -> Remote:
     Raises:
         ValueError: it is not one; the message names the field.
     """
-    if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+    data = storable(data)
+    if not isinstance(data, dict) or not re.fullmatch(r"[\w-]{1,64}", str(data.get("id", ""))):
         raise ValueError("the prediction has no id")
     status = data.get("status")
-    if status not in _RANK or status == "pending":
+    if status not in [*_RANK] or status == "pending":
         raise ValueError(f"the prediction has an unknown status {status!r}")
-    metrics = data.get("metrics") or {}
-    urls = data.get("urls") or {}
-    seconds = metrics.get("predict_time")
-    error = data.get("error")
+    seconds = _part(data, "metrics").get("predict_time")
+    error, version = data.get("error"), data.get("version")
+    stream_url = _part(data, "urls").get("stream")
     return Remote(
-        id=data["id"],
+        id=str(data["id"]),
         status=status,
         output=data.get("output"),
         error=None if error is None else str(error),
-        version=data.get("version"),
+        version=version if isinstance(version, str) else None,
         predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
         completed_at=_seconds(data.get("completed_at")),
-        stream_url=urls.get("stream"),
+        stream_url=stream_url if isinstance(stream_url, str) else None,
         row_id=row_id_of(data.get("webhook")),
         data_removed=bool(data.get("data_removed")),
     )
@@ -70,8 +70,13 @@ def row_id_of(webhook: Any) -> str | None:
     """The row's id inside a webhook URL of ours."""
     if not isinstance(webhook, str):
         return None
-    values = parse_qs(urlsplit(webhook).query).get("prediction")
-    return values[0] if values else None
+    found = re.search(r"[?&]prediction=([0-9a-f]{32})(?:&|$)", webhook)
+    return found[1] if found else None
+
+
+def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
+    part = data.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _seconds(value: Any) -> float | None:

@@ -60,7 +60,7 @@ class Store(Protocol):
         """Insert the row, or return the one that its owner made with the same key.
 
         Raises:
-            KeyReused: the same key came with another model or input.
+            KeyReused: the same key came with another model or input, or its row was deleted.
             LimitReached: a limit counted over the stored rows is reached.
         """
 

@@ -18,7 +18,7 @@ from .gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
 from .models import REGISTRY
 from .outputs import AllowedHosts, OutputExpired, OutputRefused, OutputUnavailable, store_output
 from .prediction import Row
-from .service import OWN_FILE, Service, file_fields, with_price, without_content
+from .service import Service, file_fields, with_price, without_content
 from .state import EXPIRED, UNKNOWN, Step, fail, next_step, observe, parse_remote, unknown_since
 from .storage import StorageError
 
@@ -176,14 +176,14 @@ class Worker:
         inputs = dict(row.input)
         model = REGISTRY.get(row.model)
         for name in file_fields(model) if model else ():
-            match = OWN_FILE.fullmatch(str(inputs.get(name, "")))
-            if match is None:
+            url = str(inputs.get(name, ""))
+            if not url.startswith("/"):
                 continue
-            stored = await asyncio.to_thread(self.service.file, row.owner, match[1], int(match[2]))
+            stored = await asyncio.to_thread(self.service.file, row.owner, url)
             if stored is None:
                 raise Refused(f"The file for {name} is not there any more.")
-            url = await self.service.storage.sign(stored.key, 3600)
-            inputs[name] = url or await self.gateway.upload(
+            signed = await self.service.storage.sign(stored.key, 3600)
+            inputs[name] = signed or await self.gateway.upload(
                 stored.key.rsplit("/", 1)[-1],
                 stored.content_type,
                 self.service.storage.get(stored.key),
