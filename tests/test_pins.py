@@ -237,6 +237,17 @@ def test_recopy_keeps_the_pins(project: Path, api: ModelApi) -> None:
     assert tree(project) == before
 
 
+def test_the_answers_give_the_same_project_again(
+    project: Path, upstream: Path, api: ModelApi, tmp_path: Path
+) -> None:
+    for model in api.models.values():
+        model["latest_version"]["id"] = "7" * 64
+    answers = f"--data-file={project / '.copier-answers.yml'}"
+    asked, _ = copier(api, tmp_path, "copy", answers, f"--vcs-ref={FIRST}", upstream, "again")
+    assert asked == []
+    assert tree(tmp_path / "again") == tree(project)
+
+
 # What a hand did to the answers: one line, and nothing changes
 
 
