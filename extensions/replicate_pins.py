@@ -254,6 +254,11 @@ def guard_names(data: Mapping[str, Any], pins: Any) -> bool:
     for question, check in (("project_name", name_problem), ("project_slug", slug_problem)):
         if question in data and (problem := check(str(data[question]))):
             raise UserMessageError(f"{question}: {problem}")
+    for question in ("framework", "storage", "paid_scripts"):
+        if question in data and data[question] not in (offered := _choices_of(question)):
+            raise UserMessageError(
+                f"{question}: {data[question]!r:.80} is none of {', '.join(offered)}"
+            )
     try:
         models = _items(data.get("replicate_models"))
     except ValueError as error:
@@ -266,6 +271,11 @@ def guard_names(data: Mapping[str, Any], pins: Any) -> bool:
                 "--data 'replicate_extra_models=[owner/name]' instead"
             )
     return False
+
+
+def _choices_of(question: str) -> list[str]:
+    choices = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))[question]["choices"]
+    return list(choices.values())
 
 
 def guard_pins(data: Mapping[str, Any], models: Sequence[str], extra: Any) -> bool:

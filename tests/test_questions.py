@@ -117,9 +117,9 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
         ],
         "is not a model of this project": ["2026-01-31 someone/else"],
     },
-    "framework": {"is not in ['fastapi'": ["rails", ""]},
-    "storage": {"is not in ['local'": ["ftp", "../x"]},
-    "paid_scripts": {"is not in ['ask'": ["yes"]},
+    "framework": {"is none of fastapi": ["rails", ""]},
+    "storage": {"is none of local, s3": ["ftp", "../x", 5, ["s3"]]},
+    "paid_scripts": {"is none of ask, deny": ["yes", True]},
 }
 CASES = [
     (question, said, answer)
@@ -175,6 +175,9 @@ def test_every_question_has_refused_answers() -> None:
         ("replicate_extra_models=[a/b:123]", "(3 characters)"),
         ("replicate_models=[]", "Choose at least one model"),
         ("replicate_pins={}", "edited by hand"),
+        ("framework=rails", "'rails' is none of fastapi"),
+        ("storage=ftp", "'ftp' is none of local, s3, r2, gcs, azure"),
+        ("paid_scripts=yes", "none of ask, deny, none"),
     ],
 )
 def test_refused_by_the_command_in_one_line(answer: str, said: str, tmp_path: Path) -> None:
