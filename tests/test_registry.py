@@ -75,7 +75,8 @@ def write(folder: Path, pinned: dict[str, dict[str, Any]]) -> list[dict[str, Any
     made = folder / "inference/models"
     made.mkdir(parents=True, exist_ok=True)
     (folder / "inference/__init__.py").touch()
-    shutil.copy(SOURCES / "registry.py", folder / "inference")
+    for name in ("registry.py", "prediction.py"):
+        shutil.copy(SOURCES / name, folder / "inference")
     (one,) = [path.name for path in (SOURCES / "models").iterdir() if "yield" in path.name]
     for model in models:
         text = environment.get_template(one).render(model=model)
@@ -118,6 +119,38 @@ def _ours(name: str) -> bool:
 
 def test_it_is_formatted_and_linted(folder: Path) -> None:
     formatted(folder)
+
+
+def mypy(folder: Path, *arguments: str | Path) -> str:
+    """What the strict type checker says, with the settings of a rendered project."""
+    source = (ROOT / "template/{{ python }}/pyproject.toml.jinja").read_text("utf-8")
+    settings = "[tool.mypy]" + source.partition("[tool.mypy]")[2].partition("[tool.pytest")[0]
+    (folder / "pyproject.toml").write_text(settings, "utf-8")
+    command = (sys.executable, "-m", "mypy", "--cache-dir", folder / ".types", *arguments)
+    return run(*command, cwd=folder, check=False).stdout
+
+
+def test_it_is_strictly_typed(folder: Path) -> None:
+    assert mypy(folder, "-p", "inference").startswith("Success")
+
+
+def test_a_wrong_input_is_a_type_error(folder: Path) -> None:
+    wrong = [
+        'FluxSchnellInput(prompt="x", num_outputs="two")',
+        'FluxSchnellInput(prompt="x", aspect_ratio="7:5")',
+        'FluxSchnellInput(prompt="x", webhook="y")',
+        "FluxSchnellInput(num_outputs=2)",
+        "FluxSchnellInput(prompt=None)",
+    ]
+    lines = [
+        "from inference.models.flux_schnell import FluxSchnellInput",
+        'FluxSchnellInput(prompt="x", num_outputs=2, aspect_ratio="1:1")',
+        *wrong,
+    ]
+    (folder / "use.py").write_text("\n".join(lines) + "\n", "utf-8")
+    said = mypy(folder, "use.py").splitlines()
+    named = {int(line.split(":")[1]) for line in said if ": error:" in line}
+    assert named == {number + 3 for number in range(len(wrong))}, said
 
 
 def test_fields_are_those_of_the_pins(registry: Any) -> None:
