@@ -6,12 +6,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import unified_diff
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.rendering import (
     ROOT,
@@ -39,6 +41,12 @@ ANSWERS: list[dict[str, Any]] = [
     {},
     {"replicate_models": ["black-forest-labs/flux-schnell"], "paid_scripts": "none"},
     {"storage": "s3", "project_name": "Café 7", "paid_scripts": "deny"},
+]
+
+# Each person's own: an update leaves them as they are. What a team shares reaches it by the
+# committed .claude/settings.json, which the same source gives.
+NEVER_UPDATED: list[str] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))[
+    "_skip_if_exists"
 ]
 
 # The next release changes a file that people leave alone, one that they edit, and adds one.
@@ -170,16 +178,36 @@ def test_an_update_equals_a_fresh_render(
 ) -> None:
     project = copy(upstream, tmp_path / "project", old, answers)
     before = pins(project)
+    of_the_person = {name: (project / name).read_bytes() for name in NEVER_UPDATED}
     assert check_update(project) == 2
     update(project, new, api)
     assert unmerged(project) == []
     assert pins(project) == before
     assert api.requests == []
     fresh = copy(upstream, tmp_path / "fresh", new, answers)
-    assert tree(project) == tree(fresh)
+    for name, content in of_the_person.items():
+        assert (project / name).read_bytes() == content
+        (fresh / name).write_bytes(content)
+    assert differences(project, fresh) == ""
     commit_all(project, "Updated")
     if new == NEXT:
         assert check_update(project) == 0
+
+
+def differences(updated: Path, fresh: Path) -> str:
+    """What an update left otherwise than a fresh render, as a diff; empty when nothing."""
+    ours, theirs = tree(updated), tree(fresh)
+    return "\n".join(
+        line
+        for name in sorted(ours.keys() | theirs.keys())
+        for line in unified_diff(
+            theirs.get(name, b"").decode("utf-8", "replace").splitlines(),
+            ours.get(name, b"").decode("utf-8", "replace").splitlines(),
+            f"fresh/{name}",
+            f"updated/{name}",
+            lineterm="",
+        )
+    )
 
 
 def check_update(project: Path) -> int:
