@@ -71,13 +71,23 @@ def check(reply: httpx.Response, outputs: Mapping[str, str] | None = None) -> No
         response = DOCUMENT["components"]["responses"]["Problem"]
     if response is None or (operation is None and reply.status_code != (405 if path else 404)):
         raise ContractBroken(f"{where}: not in the contract: {reply.text[:500]}")
-    _check_headers(reply, response, where)
-    _check_body(reply, response, where)
+    check_response(reply, response)
+    if operation is None and path is not None:
+        known = {method.upper() for method in DOCUMENT["paths"][path]} - {"PARAMETERS"}
+        if missing := known - set(re.split(", ?", reply.headers["allow"])):
+            raise ContractBroken(f"{where}: Allow does not name {', '.join(missing)}")
     if outputs is not None and reply.headers.get("content-type") == "application/json":
         body = reply.json()
         for prediction in [body, *body.get("results", [])]:
             if prediction.get("storage") == "stored":
                 _check_output(prediction, outputs[prediction["model"]], where)
+
+
+def check_response(reply: httpx.Response, response: Any) -> None:
+    """Raise ContractBroken unless headers, type and body are those of the document's response."""
+    where = f"{reply.request.method} {reply.request.url.path} -> {reply.status_code}"
+    _check_headers(reply, response, where)
+    _check_body(reply, response, where)
 
 
 def _check_headers(reply: httpx.Response, response: Any, where: str) -> None:

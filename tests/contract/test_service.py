@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.contract.client import ESRGAN, FLUX, JSON, LLAMA, PICTURE, Caller, Emulator
-from tests.contract.conftest import NewCaller
+from tests.contract.client import (
+    DOCUMENT,
+    ESRGAN,
+    FLUX,
+    JSON,
+    LLAMA,
+    PICTURE,
+    Caller,
+    Emulator,
+    check_response,
+)
+from tests.contract.conftest import NewCaller, NewService
 
 
 def test_models(caller: Caller) -> None:
@@ -64,20 +77,47 @@ def test_what_is_not_there(caller: Caller) -> None:
         assert caller.get(path).status_code == 404, path
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("PUT", "/api/models"),
-        ("DELETE", "/api/predictions"),
-        ("PATCH", f"/api/predictions/{'a' * 32}"),
-        ("GET", f"/api/predictions/{'a' * 32}/cancel"),
-        ("GET", "/api/models/blip/prime"),
-        ("GET", "/api/files"),
-        ("DELETE", f"/files/{'a' * 32}/0"),
-    ],
-)
-def test_wrong_methods(caller: Caller, method: str, path: str) -> None:
-    assert caller.http.request(method, path, headers=JSON).status_code == 405
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_wrong_methods(caller: Caller, path: str) -> None:
+    known = {method.upper() for method in DOCUMENT["paths"][path]}
+    given = path.format(id="a" * 32, key="blip", index=0)
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - known:
+        reply = caller.http.request(method, given, headers=JSON)
+        assert reply.status_code == 405, method  # and what else the document says of it
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/predictions/x/nothing", "/files/x", "/page"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_wrong_path_is_404_whatever_the_method(caller: Caller, path: str, method: str) -> None:
+    assert caller.http.request(method, path, headers=JSON).status_code == 404
+
+
+def test_a_fault_is_a_problem_too(new_service: NewService, tmp_path: Path) -> None:
+    """With the tables gone; what it says gives nothing away."""
+    database = tmp_path / "app.db"
+    with new_service(DATABASE_URL=f"sqlite:///{database}") as service:
+        caller = service.caller()
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
+            tables = (
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
+            for (name,) in connection.execute(tables).fetchall():
+                connection.execute(f'ALTER TABLE "{name}" RENAME TO "gone_{name}"')
+            connection.commit()
+        with httpx.Client(base_url=service.url, headers=JSON, cookies=caller.http.cookies) as http:
+            for method, path in (
+                ("GET", "/api/predictions"),
+                ("GET", f"/api/predictions/{'a' * 32}"),
+                ("GET", f"/files/{'a' * 32}/0"),
+                ("POST", f"/api/predictions/{'a' * 32}/cancel"),
+            ):
+                reply = http.request(method, path)
+                assert reply.status_code == 500
+                check_response(reply, DOCUMENT["components"]["responses"]["Fault"])
+                assert "gone" not in reply.text
+                assert "sql" not in reply.text.lower()
+            assert http.get("/healthz").status_code == 200
+            assert http.get("/readyz").status_code == 503
 
 
 # --- other sites

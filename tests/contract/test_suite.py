@@ -111,6 +111,7 @@ def test_a_missing_field_is_refused(name: str) -> None:
         answer(200, PREDICTION, access_control_allow_origin="*"),
         answer(204, PREDICTION, method="DELETE"),
         answer(405, PROBLEM | {"status": 405}, method="PUT"),  # without Allow
+        answer(405, PROBLEM | {"status": 405}, method="PUT", allow="GET"),  # and DELETE
         answer(200, PREDICTION, method="PUT"),
         answer(200, {}, "/api/secret"),
         answer(307, None, "/api/models/"),

@@ -51,7 +51,9 @@ def main() -> int:
             work()
         else:
             app = create_app()
-            uvicorn.run(app, host=arguments.host, port=arguments.port, access_log=False)
+            uvicorn.run(
+                app, host=arguments.host, port=arguments.port, access_log=False, log_config=None
+            )
     except SettingsError as error:
         print(f"The settings are not complete:\n{error}", file=sys.stderr)
         return 2

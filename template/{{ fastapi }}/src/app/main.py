@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
+from starlette.routing import Match, Route
 
 from inference.gateway import Gateway
 from inference.logs import configure_logs
@@ -33,6 +35,8 @@ from .guard import Guard, problem_response
 PAGE = Path(__file__).parent / "page"
 PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
 WORKER_LATE = 60.0
+
+log = structlog.get_logger()
 
 
 def build_service(settings: Settings) -> Service:
@@ -108,7 +112,12 @@ def run_worker(service: Service, stop: threading.Event) -> None:
 
 
 async def _headers(request: Request, call_next: Any) -> Response:
-    response: Response = await call_next(request)
+    response: Response
+    try:
+        response = await call_next(request)
+    except Exception:
+        log.exception("request failed", method=request.method, path=request.url.path)
+        response = problem_response(Problem(500, "Server error", "The fault is ours, and logged."))
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
     if request.url.path.startswith(("/api/", "/files/")):
@@ -136,11 +145,23 @@ async def _invalid(_: Request, error: Exception) -> Response:
     )
 
 
-async def _http_problem(_: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = problem_response(Problem(error.status_code, str(error.detail), str(error.detail)))
     response.headers.update(error.headers or {})
+    if error.status_code == 405 and (methods := _methods(request)):
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of the path, where the framework names those of one route only."""
+    return {
+        method
+        for route in (*router.routes, *request.app.routes)
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _storage_problem(_: Request, error: Exception) -> Response:
