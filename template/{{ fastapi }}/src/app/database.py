@@ -184,8 +184,9 @@ class SqlStore:
             if db.execute(insert).rowcount == 0:
                 return False
             its = (p.id == event.row_id) | (p.replicate_id == event.replicate_id)
-            due = sa.update(predictions).where(its, p.leased.is_(False)).values(due_at=now)
-            db.execute(due)
+            # A leased row is locked, too: whoever gives it back meanwhile must see the event.
+            at = sa.case((p.leased, p.due_at), else_=now)
+            db.execute(sa.update(predictions).where(its).values(due_at=at))
         return True
 
     def claim(self, now: float, lease: float) -> Row | None:
@@ -214,7 +215,7 @@ class SqlStore:
         with self._engine.begin() as db:
             query = (
                 sa.update(predictions)
-                .where(p.id == row.id, p.attempts == row.attempts, p.status == "pending")
+                .where(p.id == row.id, p.attempts == row.attempts, p.leased, p.status == "pending")
                 .where(p.sent_at.is_(None), p.cancel_requested.is_(False))
                 .values(sent_at=now)
             )
@@ -242,7 +243,9 @@ class SqlStore:
                 return False
             if handled:
                 ids = [event.id for event in handled]
-                db.execute(sa.update(events).where(e.id.in_(ids)).values(handled_at=now))
+                # What they said is in the row now; only their ids are needed, to know them again.
+                handled_now = sa.update(events).where(e.id.in_(ids))
+                db.execute(handled_now.values(handled_at=now, body={}))
             waiting = (
                 sa.exists()
                 .where(e.handled_at.is_(None))
@@ -308,7 +311,15 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
     p = predictions.c
     live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))
     unsent = live.where(p.sent_at.is_(None), p.status == "pending")
-    at_once = unsent.values(status="canceled", cancel_requested=True, completed_at=now, due_at=None)
+    at_once = unsent.values(
+        status="canceled",
+        cancel_requested=True,
+        completed_at=now,
+        due_at=None,
+        # A worker that was about to send it is fenced out.
+        leased=False,
+        attempts=p.attempts + 1,
+    )
     if count := db.execute(at_once).rowcount:
         return count
     count = db.execute(live.values(cancel_requested=True, ask_at=None)).rowcount

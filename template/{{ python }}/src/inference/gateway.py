@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import replicate
@@ -18,11 +19,15 @@ from .settings import Settings
 from .state import Remote, parse_remote
 
 _TIMEOUT = 15.0
-_PAGES = 5
+_PAGES = 20
 
 
 class Refused(Exception):
     """Replicate said no for good; the message is for the person who asked."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Throttled(Exception):
@@ -87,7 +92,7 @@ class Gateway:
             raise _refusal(error) from error
         except replicate.APIConnectionError as error:
             raise _broken(error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NoAnswer(str(error)) from error
 
     async def get(self, replicate_id: str) -> Remote:
@@ -101,11 +106,13 @@ class Gateway:
         return await _reply(predictions.cancel(prediction_id=replicate_id))
 
     async def find(self, row: Row) -> Remote | None:
-        """The prediction whose webhook names the row, among those created since it was sent."""
-        since = datetime.fromtimestamp((row.sent_at or row.created_at) - 60, UTC)
-        url = f"/predictions?created_after={since.strftime('%Y-%m-%dT%H:%M:%SZ')}"
+        """The prediction whose webhook names the row, among those created when it was sent."""
+        sent = row.sent_at or row.created_at
+        query = urlencode(
+            {"created_after": _instant(sent - 60), "created_before": _instant(sent + 180)}
+        )
         for _ in range(_PAGES):
-            data = await self._read(url)
+            data = await self._read(f"/predictions?{query}")
             for item in data.get("results", []):
                 try:
                     remote = parse_remote(item)
@@ -113,9 +120,10 @@ class Gateway:
                     continue
                 if remote.row_id == row.id:
                     return await self.get(remote.id)
-            if not data.get("next"):
+            # Only its query: the token goes to the API's own host and to no other.
+            query = urlsplit(str(data.get("next") or "")).query
+            if not query:
                 break
-            url = str(data["next"])
         return None
 
     async def upload(self, name: str, content_type: str, chunks: AsyncIterator[bytes]) -> str:
@@ -160,12 +168,14 @@ class Gateway:
     async def _read(self, path: str) -> dict[str, Any]:
         try:
             reply = await self._client.get(path, cast_to=httpx.Response)
-            found: dict[str, Any] = reply.json()
-            return found
+            found = reply.json()
         except replicate.APIStatusError as error:
             raise _refusal(error) from error
-        except (replicate.APIConnectionError, ValueError) as error:
+        except (replicate.APIConnectionError, ValueError, RecursionError) as error:
             raise NoAnswer(str(error)) from error
+        if not isinstance(found, dict):
+            raise NoAnswer(f"{path} is no JSON object")
+        return found
 
     def webhook_url(self, row: Row) -> str | None:
         """Where Replicate reports the row; None where it cannot reach us."""
@@ -179,8 +189,12 @@ async def _reply(call: Any) -> Remote:
         return parse_remote(reply.http_response.json())
     except replicate.APIStatusError as error:
         raise _refusal(error) from error
-    except (replicate.APIConnectionError, ValueError) as error:
+    except (replicate.APIConnectionError, ValueError, RecursionError) as error:
         raise NoAnswer(str(error)) from error
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _broken(error: replicate.APIConnectionError) -> NotSent | NoAnswer:
@@ -206,4 +220,4 @@ def _refusal(error: replicate.APIStatusError) -> Refused | Throttled | NoAnswer:
         401: " Check REPLICATE_API_TOKEN.",
         402: " Nothing was run and nothing will be tried again: see replicate.com/account/billing.",
     }.get(error.status_code, "")
-    return Refused(f"Replicate refused: {title}. {detail}{hint}")
+    return Refused(f"Replicate refused: {title}. {detail}{hint}", error.status_code)

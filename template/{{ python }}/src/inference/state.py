@@ -43,13 +43,15 @@ def parse_remote(data: Any) -> Remote:
     Raises:
         ValueError: it is not one; the message names the field.
     """
-    data = storable(data)
+    try:
+        data = storable(data)
+    except RecursionError:
+        raise ValueError("the prediction is nested too deeply") from None
     if not isinstance(data, dict) or not re.fullmatch(r"[\w-]{1,64}", str(data.get("id", ""))):
         raise ValueError("the prediction has no id")
     status = data.get("status")
     if status not in [*_RANK] or status == "pending":
         raise ValueError(f"the prediction has an unknown status {status!r}")
-    seconds = _part(data, "metrics").get("predict_time")
     error, version = data.get("error"), data.get("version")
     stream_url = _part(data, "urls").get("stream")
     return Remote(
@@ -57,8 +59,8 @@ def parse_remote(data: Any) -> Remote:
         status=status,
         output=data.get("output"),
         error=None if error is None else str(error),
-        version=version if isinstance(version, str) else None,
-        predict_seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+        version=version if isinstance(version, str) and len(version) <= 64 else None,
+        predict_seconds=_number(_part(data, "metrics").get("predict_time")),
         completed_at=_seconds(data.get("completed_at")),
         stream_url=stream_url if isinstance(stream_url, str) else None,
         row_id=row_id_of(data.get("webhook")),
@@ -79,17 +81,28 @@ def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:
+        return None
+
+
 def _seconds(value: Any) -> float | None:
     try:
-        return datetime.fromisoformat(value).timestamp()
-    except (TypeError, ValueError):
+        seconds = datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
+    return seconds if seconds > 0 else None
 
 
 def observe(row: Row, remote: Remote, now: float) -> Row:
     """The row after Replicate said this about it."""
     if row.replicate_id not in (None, remote.id):
         return row
+    if row.replicate_id is None:
+        # Found at last: what was waited for is over, and a cancel that was asked for goes out now.
+        row = replace(row, failures=0, ask_at=None if row.cancel_requested else row.ask_at)
     row = replace(
         row,
         replicate_id=remote.id,
@@ -130,6 +143,11 @@ def fail(row: Row, error: str, now: float) -> Row:
     return row if row.over else replace(row, status="failed", error=error, completed_at=now)
 
 
+def cancel_unsent(row: Row, now: float) -> Row:
+    """The row canceled without a word to Replicate, which has never heard of it."""
+    return replace(row, status="canceled", completed_at=now)
+
+
 class Step(Enum):
     """What a worker does next about a row."""
 
@@ -150,8 +168,10 @@ def next_step(row: Row, now: float) -> Step:
         return Step.STORE if row.storage == "pending" else Step.REST
     if row.ask_at is not None and now < row.ask_at:
         return Step.REST
-    if row.replicate_id is None:
-        return Step.CREATE if row.sent_at is None else Step.ADOPT
+    if row.replicate_id is None and row.sent_at is not None:
+        return Step.ADOPT
+    if row.replicate_id is None and not row.cancel_requested:
+        return Step.CREATE
     return Step.CANCEL if row.cancel_requested else Step.ASK
 
 

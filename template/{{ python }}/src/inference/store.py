@@ -71,7 +71,10 @@ class Store(Protocol):
         """The owner's rows, newest first, those created before ``(created_at, id)``."""
 
     def request_cancel(self, row_id: str, now: float) -> Row | None:
-        """Cancel at once what was never sent, else ask the worker to; None where it is over."""
+        """Cancel at once what was never sent, else ask the worker to; None where it is over.
+
+        A worker that holds what is canceled at once is fenced out, as by another worker's claim.
+        """
 
     def delete(self, row_id: str, now: float) -> None:
         """Hide the row; a worker cancels it, then erases input, output and files."""
@@ -94,7 +97,8 @@ class Store(Protocol):
     def save(self, old: Row, new: Row, handled: Sequence[Event] = ()) -> bool:
         """Write what changed and give the lease back; False where another worker has the row.
 
-        A row with events that came meanwhile is due at once.
+        A row with events that came meanwhile is due at once, and so is one that was deleted, or
+        asked to be canceled. What the handled events said is not kept, only their ids.
         """
 
     def note(self, old: Row, new: Row) -> bool:

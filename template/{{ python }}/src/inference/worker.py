@@ -16,10 +16,20 @@ import structlog
 
 from .gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
 from .models import REGISTRY
-from .outputs import AllowedHosts, OutputExpired, OutputRefused, OutputUnavailable, store_output
+from .outputs import AllowedHosts, OutputExpired, OutputRefused, store_output
 from .prediction import Row
 from .service import Service, file_fields, with_price, without_content
-from .state import EXPIRED, UNKNOWN, Step, fail, next_step, observe, parse_remote, unknown_since
+from .state import (
+    EXPIRED,
+    UNKNOWN,
+    Step,
+    cancel_unsent,
+    fail,
+    next_step,
+    observe,
+    parse_remote,
+    unknown_since,
+)
 from .storage import StorageError
 
 log = structlog.get_logger()
@@ -29,6 +39,7 @@ POLL = 0.25
 ASK_EVERY = 2.0
 ASK_EVERY_WITH_WEBHOOK = 60.0
 GIVE_UP_SENDING = 3600.0
+GIVE_UP_ASKING = 86_400.0
 GIVE_UP_STORING = 86_400.0
 """All in seconds; nothing asks Replicate about one prediction more often than ``ASK_EVERY``."""
 
@@ -58,14 +69,15 @@ class Worker:
 
     async def _lane(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
+            pause = POLL
             try:
                 busy = await self.once()
             except Exception:
-                log.exception("worker step failed")
-                busy = False
+                log.exception("the database cannot be worked with")
+                busy, pause = False, ASK_EVERY
             if not busy:
                 try:
-                    await asyncio.wait_for(stop.wait(), POLL)
+                    await asyncio.wait_for(stop.wait(), pause)
                 except TimeoutError:
                     continue
 
@@ -75,30 +87,47 @@ class Worker:
         if row is None:
             return False
         renewal = asyncio.create_task(self._renew(row, asyncio.current_task()))
+        failed = False
         try:
             await self._advance(row)
         except asyncio.CancelledError:
             if not renewal.done():
                 raise
             log.warning("lease lost", prediction=row.id)
+        except Exception:
+            log.exception("step failed", prediction=row.id)
+            failed = True
         finally:
             renewal.cancel()
+        if failed:
+            later = time.time() + backoff(row.failures + 1)
+            new = replace(row, failures=row.failures + 1, due_at=later, leased=False)
+            await asyncio.to_thread(self.store.note, row, new)
         return True
 
     async def _renew(self, row: Row, work: asyncio.Task[Any] | None) -> None:
-        while True:
+        mine = True
+        end = time.monotonic() + LEASE
+        while mine and time.monotonic() < end:
             await asyncio.sleep(LEASE / 3)
-            if not await asyncio.to_thread(self.store.renew, row, time.time() + LEASE):
-                if work is not None:
-                    work.cancel()
-                return
+            now = time.monotonic()
+            try:
+                mine = await asyncio.to_thread(self.store.renew, row, time.time() + LEASE)
+                end = now + LEASE
+            except Exception as error:
+                log.warning("lease not renewed", prediction=row.id, reason=repr(error))
+        if work is not None:
+            work.cancel()
 
     async def _advance(self, row: Row) -> None:
         events = await asyncio.to_thread(self.store.events, row)
         now = time.time()
         new = row
         for event in events:
-            new = observe(new, parse_remote(event.body), now)
+            try:
+                new = observe(new, parse_remote(event.body), now)
+            except ValueError as error:
+                log.error("event not understood", prediction=row.id, reason=str(error))
         if new != row and not await asyncio.to_thread(self.store.note, row, new):
             return
         seen = new
@@ -198,25 +227,33 @@ class Worker:
             remote = None
         now = time.time()
         if remote is not None:
-            return replace(observe(row, remote, now), ask_at=self._ask_at())
+            found = observe(row, remote, now)
+            return found if row.cancel_requested else replace(found, ask_at=self._ask_at())
         if now > unknown_since(row, self.settings.cancel_after_seconds):
             return fail(row, UNKNOWN, now)
-        return replace(row, ask_at=now + 5 * ASK_EVERY)
+        failures = row.failures + 1
+        return replace(row, ask_at=now + 5 * ASK_EVERY * failures, failures=failures)
 
     async def _ask(self, row: Row) -> Row:
         assert row.replicate_id is not None
         try:
             remote = await self.gateway.get(row.replicate_id)
-        except Refused as refusal:
-            return fail(row, str(refusal), time.time())
         except Throttled as throttled:
             return replace(row, ask_at=time.time() + max(ASK_EVERY, throttled.retry_after))
-        except (NotSent, NoAnswer):
-            return replace(row, ask_at=self._ask_at())
-        return replace(observe(row, remote, time.time()), ask_at=self._ask_at())
+        except (Refused, NotSent, NoAnswer) as error:
+            # It goes on at Replicate whatever we are told here, say because of a wrong token.
+            gone = isinstance(error, Refused) and error.status == 404
+            end = unknown_since(row, self.settings.cancel_after_seconds)
+            if time.time() > end + (0 if gone else GIVE_UP_ASKING):
+                return fail(row, str(error), time.time())
+            return replace(row, ask_at=self._ask_at(soon=row.cancel_requested))
+        return replace(
+            observe(row, remote, time.time()), ask_at=self._ask_at(soon=row.cancel_requested)
+        )
 
     async def _cancel(self, row: Row) -> Row:
-        assert row.replicate_id is not None
+        if row.replicate_id is None:
+            return cancel_unsent(row, time.time())
         try:
             remote = await self.gateway.cancel(row.replicate_id)
         except (Refused, Throttled, NotSent, NoAnswer) as error:
@@ -242,7 +279,7 @@ class Worker:
         except OutputRefused as refusal:
             log.error("output refused", prediction=row.id, reason=str(refusal))
             return replace(row, storage="failed", error=str(refusal), remote_output=None)
-        except (OutputUnavailable, StorageError) as error:
+        except Exception as error:  # whatever it was, the next try may go well
             log.warning("output not stored yet", prediction=row.id, reason=str(error))
             if time.time() > (row.completed_at or row.created_at) + GIVE_UP_STORING:
                 return replace(row, storage="failed", error=str(error), remote_output=None)
