@@ -6,7 +6,6 @@ import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jinja2
@@ -55,16 +54,19 @@ def _environment() -> jinja2.Environment:
     )
 
 
+def partial(name: str) -> Any:
+    """What a file below partials/ sets, as attributes."""
+    return _environment().get_template(f"partials/{name}.jinja").module
+
+
 def names() -> list[str]:
     """The seven mistakes, in the order of CLAUDE.md."""
-    module: Any = _environment().get_template("partials/mistakes.jinja").module
-    return list(module.names)
+    return list(partial("mistakes").names)
 
 
-def mistake(name: str) -> ModuleType:
+def mistake(name: str) -> Any:
     """The partial of a mistake: title, why, net, and bad, good and rule per language."""
-    module: Any = _environment().get_template(f"partials/mistakes/{name}.jinja").module
-    return module  # type: ignore[no-any-return]
+    return partial(f"mistakes/{name}")
 
 
 def pairs(quality: str) -> list[Snippet]:

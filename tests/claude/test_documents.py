@@ -68,6 +68,16 @@ def test_every_rule_of_the_guide_is_kept_or_corrected(text: str, rule: str) -> N
     assert re.search(GUIDE[rule], text, re.DOTALL if "429" in rule else 0), GUIDE[rule]
 
 
+def test_both_languages_set_the_same_names() -> None:
+    python, typescript = (
+        spellings.partial(f"languages/{name}") for name in ("python", "typescript")
+    )
+    assert set(vars(python)) == set(vars(typescript))
+    for name in vars(python):
+        if not name.startswith("_"):
+            assert type(getattr(python, name)) is type(getattr(typescript, name)), name
+
+
 def test_both_documents_say_the_same(default_project: Path, text: str) -> None:
     assert (default_project / "AGENTS.md").read_text("utf-8") == text
 
