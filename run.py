@@ -126,12 +126,14 @@ def lock(arguments: list[str]) -> int:
     """Resolve the dependency groups for every platform; no index address is written."""
     written = ["--universal", "--generate-hashes", "--python-version", "3.11", "--quiet"]
     command = ["--custom-compile-command", "python3 run.py lock", *arguments]
-    for name in ("uv", "render", "test"):
+    special = {
+        "test": ["--constraints", str(LOCKS["render"])],  # it renders as people do
+        "sdk-1": ["--no-deps"],  # it is installed beside the test environment, which has them
+    }
+    for name in ("uv", "render", "test", "sdk-1"):
         output = ROOT / f"requirements/{name}.txt"
-        group = ["--group", f"pyproject.toml:{name}"]
-        # the test environment renders as people do
-        same = ["--constraints", str(LOCKS["render"])] if name == "test" else []
-        uv("pip", "compile", *written, *group, *same, *command, "--output-file", output)
+        group = ["--group", f"pyproject.toml:{name}", *special.get(name, [])]
+        uv("pip", "compile", *written, *group, *command, "--output-file", output)
     return 0
 
 

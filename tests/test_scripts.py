@@ -51,7 +51,7 @@ def test_safe_scripts(service: Running) -> None:
     shown = json.loads(script(service, "preview_model_schema", "real-esrgan")[1])
     assert "image" in shown["Input"]["properties"]
     code, text = script(service, "doctor")
-    assert (code, text.count("ok  ")) == (0, 4), text
+    assert (code, text.count("ok  ")) == (0, 6), text
     assert "totals" in json.loads(script(service, "check_usage", "--json")[1])
     assert script(service, "models", "check")[0] == 0
     assert "whsec_" not in text

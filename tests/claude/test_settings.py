@@ -45,6 +45,7 @@ def test_both_files_hold_the_same_strict_json(renders: Renders, paid: str) -> No
         assert len(rules) == len(set(rules))
     assert {*SECRETS, *GUARDED, "mcp__replicate__delete_*"} <= set(permissions["deny"])
     assert "mcp__replicate__get_default_webhooks_secret" in permissions["deny"]
+    assert "Bash(*--show-secret*)" in permissions["deny"]  # doctor's, the same secret
 
 
 @pytest.mark.parametrize("paid", ["ask", "deny", "none"])

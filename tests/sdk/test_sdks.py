@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulating import emulating
-from tests.rendering import Renders, clean_env, run
+from tests.rendering import ROOT, Renders, clean_env, run
 
 HERE = Path(__file__).parent
 FOREVER = 600  # seconds, for a registry that is slow today
@@ -38,7 +38,7 @@ def python_1(folder: Path) -> tuple[list[str], dict[str, str]]:
     # The base interpreter has pip, and pip knows where this machine finds packages.
     base = getattr(sys, "_base_executable", sys.executable)
     options = ["--quiet", "--no-deps", "--require-hashes", "--target", str(folder)]
-    lock = HERE / "requirements-1.0.7.txt"
+    lock = ROOT / "requirements/sdk-1.txt"
     run(base, "-m", "pip", "install", *options, "-r", lock, cwd=HERE, timeout=FOREVER)
     return [sys.executable, "python_1.py"], {"PYTHONPATH": str(folder)}
 

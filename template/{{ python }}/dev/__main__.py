@@ -32,6 +32,7 @@ def main() -> int:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT)]),
         "ENVIRONMENT": "development",
+        "ENV_FILE": os.devnull,  # what stands in .env is for the real API
         "REPLICATE_API_TOKEN": TOKEN,
         "REPLICATE_BASE_URL": api,
         "PUBLIC_URL": url,

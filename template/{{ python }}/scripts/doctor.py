@@ -1,4 +1,8 @@
-"""Is everything there for real predictions? `uv run scripts/doctor.py`. Spends nothing."""
+"""Is everything there for real predictions? `uv run scripts/doctor.py`. Spends nothing.
+
+One line for each check, with the way out where it says NO; exit code 1 if any does. With
+`--show-secret` it only prints the line that `.env` needs: `… --show-secret >> .env`.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +12,119 @@ import sys
 
 import httpx
 
-from app.main import build_service
+from app.main import build_service, open_to_strangers
 from inference.gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
-from inference.service import Service
 from inference.settings import Settings, SettingsError, load_settings
-from inference.storage import StorageError
+from inference.storage import Storage, StorageError
+
+WEBHOOKS = "/api/webhooks/replicate"
 
 
-async def token_and_secret(settings: Settings, show: bool) -> str | None:
-    """What is wrong with the token or the webhook secret, None where both fit together."""
+class Wrong(Exception):
+    """What a check found, and the way out."""
+
+
+async def replicates_secret(settings: Settings) -> str:
+    """The secret that signs the account's webhooks, as Replicate says it; Wrong without one."""
+    if not settings.replicate_api_token.get_secret_value():
+        raise Wrong("REPLICATE_API_TOKEN is not set: replicate.com/account/api-tokens makes one")
     gateway = Gateway(settings)
     try:
-        secret = await gateway.webhook_secret()
-    except (Refused, Throttled, NotSent, NoAnswer) as error:
-        return str(error)
+        return await gateway.webhook_secret()
+    except (Refused, Throttled) as error:
+        raise Wrong(str(error)) from None
+    except (NotSent, NoAnswer) as error:
+        raise Wrong(f"no answer from {settings.replicate_base_url}: {error}") from None
     finally:
         await gateway.aclose()
-    if show:
-        print(f"REPLICATE_WEBHOOK_SECRET={secret}")
-    if secret not in settings.replicate_webhook_secret.get_secret_value().split():
-        return "REPLICATE_WEBHOOK_SECRET is not Replicate's: --show-secret prints that one"
-    return None
 
 
-async def public_url(settings: Settings) -> str | None:
-    """What keeps webhooks away, None where the address answers as this service does."""
+async def token(settings: Settings) -> str:
+    await replicates_secret(settings)
+    return "Replicate takes it"
+
+
+async def webhook_secret(settings: Settings) -> str:
+    shown = "`uv run scripts/doctor.py --show-secret >> .env` puts it there"
+    given = settings.replicate_webhook_secret.get_secret_value().split()
+    if not given:
+        if settings.development and not settings.public_url:
+            return "none, and none needed without PUBLIC_URL (development)"
+        raise Wrong(f"REPLICATE_WEBHOOK_SECRET is not set: {shown}")
+    try:
+        wanted = await replicates_secret(settings)
+    except Wrong:
+        raise Wrong("Replicate does not say which it is: see the token") from None
+    if wanted not in given:
+        raise Wrong(f"REPLICATE_WEBHOOK_SECRET is not Replicate's: {shown}")
+    return "is Replicate's"
+
+
+async def public_address(settings: Settings) -> str:
+    """Send what Replicate would, unsigned: the service, and nothing before it, must refuse it."""
     if not settings.public_url:
-        return "PUBLIC_URL is not set: without webhooks the worker asks every 2 s (development)"
-    url = settings.public_url.rstrip("/") + "/healthz"
+        if settings.development:
+            return "none, so the worker asks Replicate every 2 s (development)"
+        raise Wrong("PUBLIC_URL is not set: the https address of this service")
+    url = settings.public_url.rstrip("/") + WEBHOOKS
     try:
         async with httpx.AsyncClient(timeout=10) as client:
-            reply = await client.get(url)
+            reply = await client.post(url, json={})
     except httpx.HTTPError as error:
-        return f"{url}: {type(error).__name__}; is the service running?"
+        raise Wrong(f"{url}: {type(error).__name__}; is the service running?") from None
     if reply.is_redirect:
-        return f"{url} redirects, and Replicate follows none: use {reply.headers['location']}"
-    return None if reply.status_code == 200 else f"{url}: HTTP {reply.status_code}"
+        where = reply.headers["location"]
+        raise Wrong(f"{url} redirects to {where}, and Replicate follows no redirect")
+    if reply.status_code != 400:
+        raise Wrong(f"{url} answers {reply.status_code}: another service, or a login, is before it")
+    return f"{url} can be reached"
 
 
-async def storage(service: Service) -> str | None:
+async def storage(settings: Settings) -> str:
     try:
-        await service.storage.check()
-    except StorageError as error:
-        return str(error)
-    return None
+        await Storage.open(settings.storage_url).check()
+    except (StorageError, ValueError) as error:
+        raise Wrong(f"STORAGE_URL {settings.storage_url}: {error}") from None
+    return f"wrote to, read from and removed from {settings.storage_url}"
 
 
-def database(service: Service) -> str | None:
+async def database(settings: Settings) -> str:
     try:
-        service.store.overdue(0)
+        await asyncio.to_thread(build_service(settings).store.overdue, 0)
     except Exception as error:
-        return f"{type(error).__name__}: run `uv run python -m app migrate`"
-    return None
+        reason = str(error).partition("\n")[0]
+        raise Wrong(f"{reason}; `uv run python -m app migrate` makes the tables") from None
+    return "has its tables"
 
 
-async def examine(settings: Settings, show: bool) -> dict[str, str | None]:
-    service = build_service(settings)
-    return {
-        "token and webhook secret": await token_and_secret(settings, show),
-        "public address": await public_url(settings),
-        "storage": await storage(service),
-        "database": database(service),
-    }
+async def complete(settings: Settings) -> str:
+    if settings.missing:
+        raise Wrong(f"missing: {'; '.join(settings.missing)}")
+    if reason := open_to_strangers(settings):
+        raise Wrong(reason)
+    return f"complete ({settings.environment})"
+
+
+CHECKS = {
+    "settings": complete,
+    "token": token,
+    "webhook secret": webhook_secret,
+    "public address": public_address,
+    "storage": storage,
+    "database": database,
+}
+
+
+async def examine(settings: Settings) -> bool:
+    """Print what each check says, as it comes; whether all is well."""
+    well = True
+    for name, check in CHECKS.items():
+        try:
+            print(f"ok  {name}: {await check(settings)}", flush=True)
+        except Wrong as wrong:
+            well = False
+            print(f"NO  {name}: {wrong}", flush=True)
+    return well
 
 
 def main() -> int:
@@ -77,14 +132,14 @@ def main() -> int:
     parser.add_argument("--show-secret", action="store_true", help="print the webhook secret")
     show = parser.parse_args().show_secret
     try:
-        settings = load_settings()
-    except SettingsError as error:
+        settings = load_settings(complete=False)
+        if show:
+            print(f"REPLICATE_WEBHOOK_SECRET={asyncio.run(replicates_secret(settings))}")
+            return 0
+    except (SettingsError, Wrong) as error:
         print(error, file=sys.stderr)
         return 1
-    found = asyncio.run(examine(settings, show))
-    for name, problem in found.items():
-        print(f"{'ok ' if problem is None else 'NO '} {name}{f': {problem}' if problem else ''}")
-    return 1 if any(found.values()) else 0
+    return 0 if asyncio.run(examine(settings)) else 1
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ANSWERS = Path(__file__).resolve().parents[1] / ".copier-answers.yml"
 
 async def outdated() -> list[str]:
     """One line for each pin that is not Replicate's newest version."""
-    gateway = Gateway(load_settings())
+    gateway = Gateway(load_settings(complete=False))
     lines = []
     try:
         for model in REGISTRY.values():

@@ -17,7 +17,7 @@ from inference.settings import SettingsError, load_settings
 
 
 async def schemas(owner_name: str) -> dict[str, Any]:
-    gateway = Gateway(load_settings())
+    gateway = Gateway(load_settings(complete=False))
     try:
         model = await gateway.describe(owner_name)
     finally:

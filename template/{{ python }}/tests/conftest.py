@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def settings(emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Development settings as environment variables, so that the application reads the same."""
     values = {
         "ENVIRONMENT": "development",
+        "ENV_FILE": os.devnull,
         "REPLICATE_API_TOKEN": "r8_test",
         "REPLICATE_BASE_URL": emulator,
         "REPLICATE_WEBHOOK_SECRET": WEBHOOK_SECRET,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.prediction import TERMINAL, Row, StoredFile
+from inference.settings import SettingsError
 from inference.store import Event, KeyReused, LimitReached, Limits, Upload
 
 metadata = sa.MetaData()
@@ -86,11 +87,17 @@ _LIMITS_LOCK = 7_264_911
 
 
 def open_engine(url: str) -> sa.Engine:
-    """An engine for the URL; on SQLite one connection, WAL, and writers that queue up."""
+    """An engine for the URL; on SQLite one connection, WAL, and writers that queue up.
+
+    Raises:
+        SettingsError: the URL names neither of the two.
+    """
+    scheme, _, place = url.partition("://")
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and place:
+        return sa.create_engine(f"postgresql+psycopg://{place}", pool_pre_ping=True)
+    if scheme != "sqlite":
+        raise SettingsError("DATABASE_URL is neither sqlite:///… nor postgresql://…")
     parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
         os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
     engine = sa.create_engine(

@@ -40,9 +40,27 @@ log = structlog.get_logger()
 
 
 def build_service(settings: Settings) -> Service:
-    """The service on this machine's database and storage."""
+    """The service on its database and storage.
+
+    Raises:
+        SettingsError: the URL of one of them is none.
+    """
     store = SqlStore(open_engine(settings.database_url))
-    return Service(settings, store, Storage.open(settings.storage_url))
+    try:
+        storage = Storage.open(settings.storage_url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return Service(settings, store, storage)
+
+
+def open_to_strangers(settings: Settings) -> str | None:
+    """What lets anyone spend, with the way out; None where nobody may, or all are told to."""
+    if not caller.ANONYMOUS or settings.development or settings.allow_anonymous:
+        return None
+    return (
+        "anyone could start billed predictions: put your sign-in into src/app/caller.py,"
+        " or set ALLOW_ANONYMOUS=1"
+    )
 
 
 def create_app() -> FastAPI:
@@ -52,11 +70,8 @@ def create_app() -> FastAPI:
         SettingsError: the environment does not say what the project needs.
     """
     settings = load_settings()
-    if caller.ANONYMOUS and not (settings.development or settings.allow_anonymous):
-        raise SettingsError(
-            "Anyone could start billed predictions: put your sign-in into src/app/caller.py,"
-            " or set ALLOW_ANONYMOUS=1"
-        )
+    if reason := open_to_strangers(settings):
+        raise SettingsError(reason)
     configure_logs(json=not settings.development)
     app = FastAPI(
         lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False

@@ -1,16 +1,21 @@
-"""Settings from the environment (and ``.env`` in development); checked once, at start."""
+"""Settings from the environment and ``.env``; checked once, at start."""
 
 from __future__ import annotations
 
+import os
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as NotDecoded
 
 from .registry import Mode
 from .store import Limits
 from .webhook import signing_keys
+
+API_HOST = "api.replicate.com"
 
 
 class ModelSettings(BaseModel):
@@ -27,11 +32,11 @@ class ModelSettings(BaseModel):
 class Settings(BaseSettings):
     """Every setting by its environment variable; sizes in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
     environment: Literal["production", "development"] = "production"
     replicate_api_token: SecretStr = SecretStr("")
-    replicate_base_url: str = "https://api.replicate.com/v1"
+    replicate_base_url: str = f"https://{API_HOST}/v1"
     replicate_webhook_secret: SecretStr = SecretStr("")
     public_url: str = ""
     database_url: str = "sqlite:///var/app.db"
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
     def emulator_origin(self) -> str | None:
         """Where outputs may come from besides Replicate: the emulator, in development only."""
         parts = urlsplit(self.replicate_base_url)
-        if not self.development or parts.hostname == "api.replicate.com":
+        if not self.development or parts.hostname == API_HOST:
             return None
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -86,41 +91,61 @@ class Settings(BaseSettings):
         return (its.price_per_second or 0) * predict_seconds + (its.price_per_run or 0)
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        missing = []
+    def _right(self) -> Self:
+        if not self.development and urlsplit(self.replicate_base_url).hostname != API_HOST:
+            raise ValueError("REPLICATE_BASE_URL is honoured in development only: unset it")
+        if secret := self.replicate_webhook_secret.get_secret_value():
+            signing_keys(secret)
+        return self
+
+    @property
+    def missing(self) -> list[str]:
+        """What the service cannot run without, each with the way out; empty where complete."""
+        found = []
         if not self.replicate_api_token.get_secret_value():
-            missing.append("REPLICATE_API_TOKEN (from replicate.com/account/api-tokens)")
+            found.append("REPLICATE_API_TOKEN (from replicate.com/account/api-tokens)")
         if not self.development:
             if not self.public_url.startswith("https://"):
-                missing.append("PUBLIC_URL (the https address that Replicate can reach)")
-            if not self.replicate_webhook_secret.get_secret_value():
-                missing.append("REPLICATE_WEBHOOK_SECRET (`uv run scripts/doctor.py` shows how)")
+                found.append("PUBLIC_URL (the https address that Replicate can reach)")
             if len(self.session_secret.get_secret_value()) < 32:
-                missing.append("SESSION_SECRET (at least 32 random characters)")
-            if urlsplit(self.replicate_base_url).hostname != "api.replicate.com":
-                raise ValueError("REPLICATE_BASE_URL is honoured in development only: unset it")
-        if missing:
-            raise ValueError("missing: " + "; ".join(missing))
-        if self.public_url and not self.webhook_keys:
-            raise ValueError("PUBLIC_URL needs REPLICATE_WEBHOOK_SECRET: webhooks are verified")
-        return self
+                found.append("SESSION_SECRET (at least 32 random characters)")
+        secret = self.replicate_webhook_secret.get_secret_value()
+        if not secret and (self.public_url or not self.development):
+            shown = "`uv run scripts/doctor.py --show-secret` prints it"
+            found.append(f"REPLICATE_WEBHOOK_SECRET ({shown})")
+        return found
 
 
 class SettingsError(Exception):
     """The environment does not say what the project needs; the message names each variable."""
 
 
-def load_settings() -> Settings:
-    """Read the settings.
+def load_settings(*, complete: bool = True) -> Settings:
+    """Read the settings, from the environment before ``.env``.
+
+    ``complete=False`` takes them also where something is missing: for what does not serve.
 
     Raises:
-        SettingsError: a value is missing or wrong.
+        SettingsError: a value is wrong, or missing.
     """
+    _read_env_file()
     try:
-        return Settings()
+        settings = Settings()
+    except NotDecoded:
+        raise SettingsError("MODEL_SETTINGS: is not JSON") from None
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False, include_input=False):
             name = "_".join(str(part) for part in item["loc"][:1]).upper()
             lines.append(f"{name}: {item['msg']}" if name else item["msg"])
         raise SettingsError("\n".join(lines).replace("Value error, ", "")) from None
+    if complete and settings.missing:
+        raise SettingsError("missing: " + "; ".join(settings.missing))
+    return settings
+
+
+def _read_env_file() -> None:
+    """Put what ``.env`` says into the environment, where the storage's library reads its part."""
+    for name, value in dotenv_values(os.environ.get("ENV_FILE", ".env")).items():
+        if value and not os.environ.get(name):
+            os.environ[name] = value

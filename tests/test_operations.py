@@ -1,0 +1,355 @@
+"""What operates a rendered project: its settings, its log, `doctor`, and its Dockerfile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from run import pip_indexes
+from tests.emulating import emulating
+from tests.rendering import BIN, Renders, clean_env, free_port, project_env, run
+
+TOKEN = "r8_secret"
+PRODUCTION = {
+    "REPLICATE_API_TOKEN": TOKEN,
+    "REPLICATE_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "PUBLIC_URL": "https://service.example",
+    "SESSION_SECRET": "s" * 32,
+    "ALLOW_ANONYMOUS": "1",
+    "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing here may reach the real API
+}
+APP = (sys.executable, "-m", "app")
+DOCTOR = (sys.executable, "scripts/doctor.py")
+
+
+@pytest.fixture
+def project(renders: Renders, tmp_path: Path) -> Path:
+    return renders.copy(tmp_path / "project")
+
+
+def refusal(project: Path, command: tuple[str, ...], **env: str) -> tuple[int, str]:
+    """The exit code of a command, and what it said."""
+    done = run(*command, cwd=project, env=project_env(project, **env), check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def serving(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[Path]:
+    """Run a process until the block ends; gives the file of what it prints."""
+    log = folder / "process.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def until_healthy(url: str, log: Path) -> None:
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/healthz").is_success:
+                return
+        assert time.monotonic() < end, log.read_text("utf-8")
+        time.sleep(0.1)
+
+
+# --- settings and log
+
+
+# Starts the processes one after the other: each would take seconds to import the same.
+STARTS = """
+import contextlib, io, json, os, sys
+from app.__main__ import main
+for process, changes in json.load(sys.stdin):
+    before = dict(os.environ)
+    os.environ |= changes
+    sys.argv = ["app", process]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main()
+    os.environ.clear()
+    os.environ |= before
+    print(json.dumps([code, said.getvalue()]))
+"""
+WRONG = [
+    ("ALLOW_ANONYMOUS", "", "src/app/caller.py"),
+    ("PUBLIC_URL", "http://service.example", "https"),
+    ("SESSION_SECRET", "short", "32"),
+    ("REPLICATE_WEBHOOK_SECRET", "whsec_", "REPLICATE_WEBHOOK_SECRET"),
+    ("REPLICATE_BASE_URL", "http://127.0.0.1:9/v1", "development only"),
+    ("RUN_WAIT_SECONDS", "0", "RUN_WAIT_SECONDS"),
+    ("MODEL_SETTINGS", "{", "MODEL_SETTINGS"),
+    ("MODEL_SETTINGS", '{"flux-schnell": {"price": 1}}', "MODEL_SETTINGS"),
+    ("STORAGE_URL", "ftp://x", "STORAGE_URL"),
+    ("DATABASE_URL", "nonsense", "DATABASE_URL"),
+    ("DATABASE_URL", "mysql://x/y", "DATABASE_URL"),
+]
+
+
+def test_production_refuses_to_start_without_what_it_needs(project: Path) -> None:
+    needed = sorted(PRODUCTION.keys() - {"HTTPS_PROXY", "ALLOW_ANONYMOUS"})
+    starts = [(process, {name: ""}) for process in ("web", "worker", "migrate") for name in needed]
+    starts += [("web", {name: value}) for name, value, _ in WRONG]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS],
+        input=json.dumps(starts),
+        cwd=project,
+        env=project_env(project, **PRODUCTION),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(starts), done.stderr
+    words = [next(iter(changes)) for _, changes in starts[: -len(WRONG)]]
+    words += [word for _, _, word in WRONG]
+    for start, (code, said), word in zip(starts, answers, words, strict=True):
+        assert code == 2, start
+        assert word in said, start
+        assert "short" not in said
+        if word in needed:
+            assert [name for name in needed if f"{name} " in said] == [word], said
+
+
+def test_production_logs_json_and_keeps_its_cookie_safe(project: Path) -> None:
+    port = free_port()
+    env = project_env(project, **PRODUCTION)
+    run(*APP, "migrate", cwd=project, env=env)
+    url = f"http://127.0.0.1:{port}"
+    with serving([*APP, "web", "--port", str(port)], project, env) as log:
+        until_healthy(url, log)
+        cookie = httpx.get(f"{url}/api/predictions").headers["set-cookie"].lower()
+        assert {"secure", "httponly", "samesite=lax"} <= set(cookie.split("; "))
+        (project / "var/app.db").write_bytes(b"")
+        for name in ("app.db-wal", "app.db-shm"):
+            (project / "var" / name).unlink(missing_ok=True)
+        assert httpx.get(f"{url}/api/predictions").status_code == 500
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    assert any("Uvicorn running" in line["event"] for line in lines)
+    (failed,) = [line for line in lines if line["event"] == "request failed"]
+    assert (failed["level"], failed["path"]) == ("error", "/api/predictions")
+    assert "Traceback" in failed["exception"]
+    assert TOKEN not in log.read_text("utf-8")
+
+
+def test_env_file_is_read_and_the_environment_goes_first(project: Path) -> None:
+    (project / ".env").write_text("REPLICATE_API_TOKEN=r8_x\nRUN_WAIT_SECONDS=0\nAWS_REGION=mars\n")
+    code, said = refusal(project, DOCTOR, ENVIRONMENT="development")
+    assert (code, "RUN_WAIT_SECONDS" in said) == (1, True)
+    seen = (
+        "import os; from inference.settings import load_settings;"
+        "print(load_settings().run_wait_seconds, os.environ['AWS_REGION'])"
+    )
+    command = (sys.executable, "-c", seen)
+    code, said = refusal(project, command, ENVIRONMENT="development", RUN_WAIT_SECONDS="7")
+    assert (code, said) == (0, "7 mars\n")
+
+
+# --- doctor
+
+
+def lines(said: str) -> dict[str, bool]:
+    """Each check of doctor's answer, by name: whether it is well."""
+    found = re.findall(r"(?m)^(ok|NO)  ([a-z ]+): .+$", said)
+    assert len(found) == len(said.splitlines())
+    return {name: verdict == "ok" for verdict, name in found}
+
+
+def test_doctor_names_what_is_wrong_and_the_way_out(project: Path, renders: Renders) -> None:
+    with emulating(renders()) as emulator:
+        env = {
+            "ENVIRONMENT": "development",
+            "REPLICATE_BASE_URL": f"{emulator.url}/v1",
+            "STORAGE_URL": "s3://nowhere",
+            "AWS_ENDPOINT": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "PUBLIC_URL": emulator.url,
+        }
+        code, said = refusal(project, DOCTOR, **env)
+        assert code == 1
+        assert not any(lines(said).values()), said
+        for way_out in (
+            "api-tokens",
+            "--show-secret >> .env",
+            f"{emulator.url}/api/webhooks/replicate answers 404",
+            "STORAGE_URL s3://nowhere",
+            "python -m app migrate",
+        ):
+            assert way_out in said
+
+        # the way out, word for word
+        env |= {"REPLICATE_API_TOKEN": TOKEN, "PUBLIC_URL": "", "STORAGE_URL": ""}
+        code, said = refusal(project, (*DOCTOR, "--show-secret"), **env)
+        assert code == 0
+        assert re.fullmatch(r"REPLICATE_WEBHOOK_SECRET=whsec_\S+\n", said)
+        (project / ".env").write_text(said)
+        run(*APP, "migrate", cwd=project, env=project_env(project, **env))
+        port = free_port()
+        env["PUBLIC_URL"] = f"http://127.0.0.1:{port}"
+        started = project_env(project, **env)
+        with serving([*APP, "web", "--port", str(port)], project, started) as log:
+            until_healthy(env["PUBLIC_URL"], log)
+            code, said = refusal(project, DOCTOR, **env)
+            assert code == 0, said
+            assert all(lines(said).values())
+            assert "whsec_" not in said
+            code, said = refusal(
+                project, DOCTOR, **env, REPLICATE_WEBHOOK_SECRET="whsec_" + "A" * 32
+            )
+            assert [name for name, well in lines(said).items() if not well] == ["webhook secret"]
+        assert emulator.get("/_emulator/predictions").json() == []  # nothing was spent
+
+
+def test_doctor_shows_the_secret_before_anything_else_is_set(project: Path) -> None:
+    """In production, where the service would not start yet; here Replicate cannot be reached."""
+    env = {"REPLICATE_API_TOKEN": TOKEN, "HTTPS_PROXY": PRODUCTION["HTTPS_PROXY"]}
+    code, said = refusal(project, (*DOCTOR, "--show-secret"), **env)
+    assert code == 1
+    assert "no answer from https://api.replicate.com/v1" in said
+    assert "missing" not in said
+
+
+# --- the Dockerfile
+
+
+def hadolint(dockerfile: Path) -> tuple[int, str]:
+    command = (BIN / "hadolint", "--no-color", "--failure-threshold", "style", dockerfile)
+    done = run(*command, cwd=dockerfile.parent, check=False)
+    return done.returncode, done.stdout
+
+
+def test_the_dockerfile_is_linted(project: Path) -> None:
+    assert hadolint(project / "Dockerfile") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("RUN cd /tmp && ls", "DL3003"),
+        ("RUN pip install --no-cache-dir uv", "DL3013"),
+        ("USER root", "DL3002"),
+        ("ADD src src", "DL3020"),
+    ],
+)
+def test_a_bad_line_is_seen(project: Path, line: str, rule: str) -> None:
+    place = project / "Dockerfile"
+    place.write_text(f"{place.read_text('utf-8')}{line}\n", "utf-8")
+    code, said = hadolint(place)
+    assert code == 1
+    assert rule in said
+
+
+class Image:
+    """The steps of a Dockerfile, done in folders instead of layers.
+
+    Each stage is a folder that stands for /, its Python a virtual environment of our interpreter.
+    Users are not made and owners not changed: that is for an engine only.
+    """
+
+    NOT_DONE = ("useradd ", "chown ")
+
+    def __init__(self, context: Path, folder: Path) -> None:
+        self.context = context
+        self.folder = folder
+        self.stages: dict[str, Path] = {}
+        self.command: list[str] = []
+        text = (context / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+        for line in text.splitlines():
+            if line.strip() and not line.startswith("#"):
+                word, _, rest = line.partition(" ")
+                getattr(self, f"do_{word.lower()}")(rest)
+
+    def do_from(self, rest: str) -> None:
+        _, _, name = rest.partition(" AS ")
+        self.root = self.folder / (name or "image")
+        self.stages[name] = self.root
+        self.work = self.root
+        python = self.root / "usr/local"
+        run(sys.executable, "-m", "venv", "--without-pip", python, cwd=self.folder)
+        path = os.pathsep.join([str(python / "bin"), "/usr/bin", "/bin"])
+        kept = {k: v for k, v in clean_env().items() if not k.startswith(("UV_", "VIRTUAL_"))}
+        self.env = kept | pip_indexes() | {"PATH": path, "HOME": str(self.root / "home")}
+
+    def do_workdir(self, rest: str) -> None:
+        self.work = self.root / rest.lstrip("/")
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    def do_copy(self, rest: str) -> None:
+        options = [word for word in shlex.split(rest) if word.startswith("--")]
+        *sources, target = [word for word in shlex.split(rest) if not word.startswith("--")]
+        stage = next((one[7:] for one in options if one.startswith("--from=")), None)
+        base = self.context if stage is None else self.stages[stage]
+        found = [path for source in sources for path in base.glob(source.lstrip("/"))]
+        assert found, f"COPY {rest}: nothing there"
+        for path in found:
+            # a folder's content goes into the target, a file below it
+            to = self.work / target if path.is_dir() else self.work / target / path.name
+            if path.is_dir():
+                shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True)
+            else:
+                shutil.copy2(path, to)
+
+    def do_run(self, rest: str) -> None:
+        steps = [step for step in rest.split(" && ") if not step.startswith(self.NOT_DONE)]
+        for step in steps:
+            if step.startswith("pip "):  # into the image's Python
+                step = f"{sys._base_executable} -m pip --python {self.root}/usr/local {step[4:]}"  # type: ignore[attr-defined]
+            run("sh", "-c", step, cwd=self.work, env=self.env, timeout=600)
+
+    def do_env(self, rest: str) -> None:
+        for word in rest.split():
+            name, _, value = word.partition("=")
+            value = value.replace("$PATH", self.env["PATH"])
+            self.env[name] = re.sub(r"(?<![^:])/app", f"{self.root}/app", value)
+
+    def do_user(self, rest: str) -> None:
+        assert rest.isdecimal()
+
+    def do_expose(self, rest: str) -> None:
+        assert rest == "8000"
+
+    def do_cmd(self, rest: str) -> None:
+        self.command = json.loads(rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locked", [False, True], ids=["without a lock", "with a lock"])
+def test_the_dockerfiles_steps_make_a_service(project: Path, tmp_path: Path, locked: bool) -> None:
+    if locked:
+        env = clean_env(**pip_indexes())
+        run(BIN / "uv", "lock", "--quiet", cwd=project, env=env, timeout=600)
+    folder = tmp_path / "image"
+    folder.mkdir()
+    image = Image(project, folder)
+    shutil.rmtree(project)  # nothing may be taken from where it was built
+    shutil.rmtree(image.stages["build"])
+    env = image.env | PRODUCTION
+    run("python", "-m", "app", "migrate", cwd=image.work, env=env)
+    port = free_port()
+    with serving([*image.command, "--port", str(port)], image.work, env) as log:
+        until_healthy(f"http://127.0.0.1:{port}", log)
+        url = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{url}/readyz").json()["checks"]["storage"] == "ok"
+        assert "<form" in httpx.get(url).text
+        assert httpx.get(f"{url}/page/page.js").is_success
+        missing = run("python", "-c", "import pytest", cwd=image.work, env=env, check=False)
+        assert missing.returncode != 0, "what only developers need is in the image"
+    with serving(["python", "-m", "app", "worker"], image.work, env) as log:
+        time.sleep(3)
+    assert log.read_text("utf-8") == ""
