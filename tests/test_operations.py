@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ WRONG = [
 
 def test_production_refuses_to_start_without_what_it_needs(project: Path) -> None:
     needed = sorted(PRODUCTION.keys() - {"HTTPS_PROXY", "ALLOW_ANONYMOUS"})
-    starts = [(process, {name: ""}) for process in ("web", "worker", "migrate") for name in needed]
+    starts = [(process, {name: ""}) for process in ("web", "worker") for name in needed]
     starts += [("web", {name: value}) for name, value, _ in WRONG]
     done = subprocess.run(
         [sys.executable, "-c", STARTS],
@@ -158,6 +159,23 @@ def test_env_file_is_read_and_the_environment_goes_first(project: Path) -> None:
     command = (sys.executable, "-c", seen)
     code, said = refusal(project, command, ENVIRONMENT="development", RUN_WAIT_SECONDS="7")
     assert (code, said) == (0, "7 mars\n")
+
+
+def test_a_taken_port_is_named(project: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        dev = (sys.executable, "dev")
+        for option in ("--port", "--emulator-port"):
+            code, said = refusal(project, (*dev, "--port", str(free_port()), option, port))
+            assert (code, said) == (1, f"Port {port} is taken: give another one by {option}\n")
+
+
+def test_only_a_worker_imports_the_sdk(project: Path) -> None:
+    program = "import sys, app.main; app.main.create_app(); print('replicate' in sys.modules)"
+    code, said = refusal(project, (sys.executable, "-c", program), **PRODUCTION)
+    assert (code, said) == (0, "False\n")
 
 
 # --- doctor

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ TOKEN = "r8_emulator"
 
 
 class Stopped(Exception):
-    """One of the processes has ended."""
+    """One of the processes has ended, or cannot start."""
 
 
 def main() -> int:
@@ -43,12 +44,14 @@ def main() -> int:
         running.append(subprocess.Popen([sys.executable, *command], cwd=PROJECT, env=environment))
 
     try:
+        for option, port in vars(arguments).items():
+            _free(port, f"--{option.replace('_', '-')}")
         start(str(PROJECT / "dev" / "emulator.py"), "--port", str(arguments.emulator_port))
+        # Meanwhile, since both take a second to import what they need.
+        migrate = [sys.executable, "-m", "app", "migrate"]
+        subprocess.run(migrate, check=True, cwd=PROJECT, env=environment)
         secret = json.loads(_fetch(f"{api}/webhooks/default/secret", running))["key"]
         environment["REPLICATE_WEBHOOK_SECRET"] = secret
-        subprocess.run(
-            [sys.executable, "-m", "app", "migrate"], check=True, cwd=PROJECT, env=environment
-        )
         start("-m", "app", "web", "--port", str(arguments.port))
         start("-m", "app", "worker")
         _fetch(f"{url}/healthz", running)
@@ -68,6 +71,12 @@ def main() -> int:
             process.terminate()
         for process in running:
             process.wait()
+
+
+def _free(port: int, option: str) -> None:
+    with socket.socket() as tried:
+        if tried.connect_ex(("127.0.0.1", port)) == 0:
+            raise Stopped(f"Port {port} is taken: give another one by {option}")
 
 
 def _check(running: list[subprocess.Popen[bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""``python -m app web | worker | migrate``: the processes of the service."""
+"""``python -m app web | worker | migrate``: the processes; each imports what it needs only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-
-import uvicorn
-from alembic import command
-from alembic.config import Config
 
 from inference.logs import configure_logs
 from inference.settings import SettingsError, load_settings
@@ -21,9 +17,12 @@ from .main import build_service, create_app, run_worker
 
 def migrate() -> None:
     """Bring the database to the present schema."""
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with open_engine(load_settings().database_url).begin() as connection:
+    with open_engine(load_settings(complete=False).database_url).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -38,6 +37,13 @@ def work() -> None:
     run_worker(build_service(settings), stop)
 
 
+def serve(host: str, port: int) -> None:
+    """Run the web process until it is told to stop."""
+    import uvicorn
+
+    uvicorn.run(create_app(), host=host, port=port, access_log=False, log_config=None)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     parser.add_argument("process", choices=["web", "worker", "migrate"])
@@ -50,10 +56,7 @@ def main() -> int:
         elif arguments.process == "worker":
             work()
         else:
-            app = create_app()
-            uvicorn.run(
-                app, host=arguments.host, port=arguments.port, access_log=False, log_config=None
-            )
+            serve(arguments.host, arguments.port)
     except SettingsError as error:
         print(f"The settings are not complete:\n{error}", file=sys.stderr)
         return 2

@@ -19,13 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Match, Route
 
-from inference.gateway import Gateway
 from inference.logs import configure_logs
 from inference.problems import Problem, invalid_fields
 from inference.service import Service
 from inference.settings import Settings, SettingsError, load_settings
 from inference.storage import Storage, StorageError
-from inference.worker import Worker
 
 from . import caller
 from .api import router
@@ -114,6 +112,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def run_worker(service: Service, stop: threading.Event) -> None:
     """Work in an event loop of its own until ``stop`` is set."""
+    # Only a worker needs the SDK, which takes half a second to import.
+    from inference.gateway import Gateway
+    from inference.worker import Worker
 
     async def work() -> None:
         stopped = asyncio.Event()
