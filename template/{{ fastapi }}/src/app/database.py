@@ -188,7 +188,7 @@ class SqlStore:
         p = predictions.c
         with self._engine.begin() as db:
             insert = _insert(db, events).values(**asdict(event)).on_conflict_do_nothing()
-            if db.execute(insert).rowcount == 0:
+            if db.execute(insert.returning(events.c.id)).first() is None:
                 return False
             its = (p.id == event.row_id) | (p.replicate_id == event.replicate_id)
             # A leased row is locked, too: whoever gives it back meanwhile must see the event.

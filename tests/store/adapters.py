@@ -1,0 +1,23 @@
+"""How each framework's store is opened; its project's ``src`` must be importable."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inference.store import Store
+
+
+def fastapi(url: str) -> Store:
+    from app.database import SqlStore, open_engine
+
+    return SqlStore(open_engine(url))
+
+
+ADAPTERS = {"fastapi": fastapi}
+
+
+def open_store() -> Store:
+    """The store that STORE_FRAMEWORK and DATABASE_URL name, on a database that was migrated."""
+    return ADAPTERS[os.environ["STORE_FRAMEWORK"]](os.environ["DATABASE_URL"])

@@ -1,0 +1,115 @@
+"""Every framework's store on every database: the same cases, in the project's own surroundings.
+
+Adding a framework: one function in ``adapters.py`` and its name in STORES.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.rendering import ROOT, Renders, project_env, run
+
+CASES = ROOT / "tests/store/cases.py"
+STORES = {"fastapi": "src/app/database.py"}
+NewUrl = Callable[[], str]
+
+
+@pytest.fixture
+def new_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> NewUrl:
+    """Makes empty databases of the kind that the test names."""
+    if database == "postgresql":
+        new: NewUrl = request.getfixturevalue("new_database")
+        return new
+    count = iter(range(1000))
+    return lambda: f"sqlite:///{tmp_path}/{next(count)}.db"
+
+
+def tried(
+    project: Path, framework: str, url: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Migrate the database and run the cases on the project's store."""
+    env = project_env(
+        project,
+        STORE_FRAMEWORK=framework,
+        DATABASE_URL=url,
+        ENVIRONMENT="development",
+        REPLICATE_API_TOKEN="r8_test",
+        STORAGE_URL="./var/outputs",
+    )
+    run(sys.executable, "-m", "app", "migrate", cwd=project, env=env)
+    command = [sys.executable, "-m", "pytest", str(CASES), "-q", "-s", "-p", "no:cacheprovider"]
+    return run(*command, *options, cwd=ROOT, env=env, check=False)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("framework", STORES)
+def test_a_store(
+    framework: str, database: str, new_url: NewUrl, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", framework=framework)
+    done = tried(project, framework, new_url())
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+MISTAKES = {
+    "sqlite": [
+        ("attempts=p.attempts + 1)", "attempts=p.attempts)"),
+        ("p.due_at <= now", "p.due_at.is_not(None)"),
+        ("values(due_at=now + lease, leased=True", "values(due_at=None, leased=True"),
+        ("p.attempts == row.attempts, p.leased.is_(True)", "p.leased.is_(True)"),
+        ("p.attempts == row.attempts, p.leased.is_(True)", "p.attempts == row.attempts"),
+        ("p.attempts == old.attempts, p.leased.is_(True)", "p.leased.is_(True)"),
+        ("p.attempts == row.attempts, p.leased, p.status", "p.leased, p.status"),
+        (".where(p.sent_at.is_(None), p.cancel_requested.is_(False))", ""),
+        ("sa.case((p.leased, p.due_at), else_=now)", "now"),
+        ("sa.case((p.leased, p.due_at), else_=now)", "p.due_at"),
+        ("| (p.replicate_id == event.replicate_id)", ""),
+        ("meanwhile.where(waiting)", "meanwhile.where(sa.false())"),
+        ("if old.deleted_at is None:", "if False:"),
+        ("if not old.cancel_requested:", "if False:"),
+        (".values(ask_at=None)", ".values()"),
+        ("values(handled_at=now, body={})", "values(handled_at=now)"),
+        ("e.handled_at.is_(None)).order_by", "sa.true()).order_by"),
+        ("leased=False,\n        attempts=p.attempts + 1,\n", "\n"),
+        (
+            "live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))",
+            "live = sa.update(predictions).where(p.id == row_id)",
+        ),
+        (
+            ".on_conflict_do_nothing()",
+            ".on_conflict_do_update(index_elements=['id'], set_={'handled_at': None})",
+        ),
+    ],
+    "postgresql": [
+        ("due.with_for_update(skip_locked=True)", "due"),
+        (
+            "db.execute(sa.update(predictions).where(its).values(due_at=at))",
+            "db.execute(sa.update(predictions).where(its, p.leased.is_(False)).values(due_at=now))",
+        ),
+        ("pg_advisory_xact_lock(_LIMITS_LOCK)", "now()"),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("database", "right", "mistake"),
+    [(name, *pair) for name, pairs in MISTAKES.items() for pair in pairs],
+)
+def test_a_store_with_a_mistake_is_seen(
+    database: str, right: str, mistake: str, new_url: NewUrl, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project")
+    source = project / STORES["fastapi"]
+    text = source.read_text("utf-8")
+    assert right in text
+    source.write_text(text.replace(right, mistake), "utf-8")
+    done = tried(project, "fastapi", new_url(), "-x")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert " failed" in done.stdout
