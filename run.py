@@ -77,7 +77,9 @@ def install(name: str) -> None:
         return
     print(f"Installing {LOCKS[name].relative_to(ROOT)} into .venv …", file=sys.stderr)
     stamp.unlink(missing_ok=True)
-    options = ("--python", VENV, "--quiet", "--require-hashes")
+    options = ["--python", str(VENV), "--quiet", "--require-hashes"]
+    if name == "test":  # whose many short processes write no bytecode themselves
+        options.append("--compile-bytecode")
     uv("pip", "install", *options, "-r", LOCKS[name], env={**pip_indexes(), **os.environ})
     stamp.write_text(digest(LOCKS[name]))
 

@@ -80,6 +80,7 @@ class _Resolver:
             )
         try:
             import replicate  # takes half a second, and only a call needs it
+            from httpx import Response
 
             client = replicate.Replicate(
                 bearer_token=token, base_url=base_url, max_retries=0, timeout=TIMEOUT
@@ -92,6 +93,7 @@ class _Resolver:
                 f"`pip install '{SDK}'`; or unset REPLICATE_API_TOKEN to use the catalogue only"
             ) from None
         self.sdk = replicate
+        self.raw = Response
         self.client = client
         self.host = urlsplit(base_url).hostname
         self.token = token
@@ -100,8 +102,7 @@ class _Resolver:
         self.stop = threading.Event()
 
     def pin(self, name: str, version: str | None) -> Json:
-        owner, _, model_name = name.partition("/")
-        model = self._get(name, model_owner=owner, model_name=model_name)
+        model = self._get(name)
         official = model.get("is_official") is True
         if official and version:
             raise UserMessageError(
@@ -110,7 +111,7 @@ class _Resolver:
             )
         chosen = model.get("latest_version")
         if version:
-            chosen = self._get(name, model_owner=owner, model_name=model_name, version_id=version)
+            chosen = self._get(name, version)
         if not isinstance(chosen, dict):
             raise UserMessageError(
                 f"{name} has no published version, so it cannot run yet: choose another model, "
@@ -121,18 +122,18 @@ class _Resolver:
         except ValueError as error:
             raise self._failure(name, f"Replicate's answer about {name} lacks {error}") from None
 
-    def _get(self, name: str, **path: str) -> Json:
-        models = self.client.models.with_raw_response
-        get: Any = models.versions.get if "version_id" in path else models.get
+    def _get(self, name: str, version: str | None = None) -> Json:
+        # By path: client.models would import every resource of the SDK first.
+        path = f"/models/{name}" + (f"/versions/{version}" if version else "")
         waited = 0.0
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                body = get(**path).http_response.json()
+                body = self.client.get(path, cast_to=self.raw).json()
             except self.sdk.APIStatusError as error:
                 status, delay = error.status_code, self._retry_after(error)
                 reason = f"{status}: {self._detail(error)}"
                 if status != 429 and status < 500:
-                    raise self._refused(name, path.get("version_id"), status, reason) from None
+                    raise self._refused(name, version, status, reason) from None
             except self.sdk.APITimeoutError:
                 delay, reason = None, f"no answer within {TIMEOUT:g} s"
             except self.sdk.APIConnectionError:
