@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -93,12 +91,3 @@ def test_what_it_cannot_read_does_not_pass(default_project: Path, given: str) ->
 def test_an_unknown_answer_does_not_pass(default_project: Path) -> None:
     call = json.dumps({"tool_input": {"command": "ls"}})
     assert spend(default_project, call, "allow").returncode == 2
-
-
-def test_it_is_quick(default_project: Path) -> None:
-    taken = []
-    for _ in range(11):
-        start = time.perf_counter()
-        decision(default_project, commands.STARTS[0])
-        taken.append(time.perf_counter() - start)
-    assert statistics.median(taken) <= 0.25, taken

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,16 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 RULES = Path(__file__).with_name("rules.yml")
 SCRIPTS = {".js", ".jsx", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".tsx"}
-SUFFIXES = SCRIPTS | {".py", ".pyi", ".ipynb"}
-SKIPPED = {".git", ".venv", "node_modules", "guard", "var"}  # guard/ names what it forbids
+CODE = SCRIPTS | {".py", ".pyi", ".ipynb"}
+# Read word by word, for models and addresses that hide there. Prose may name what it likes.
+TEXTS = {".cfg", ".env", ".html", ".ini", ".json", ".sh", ".toml", ".yaml", ".yml"}
+TEXT_NAMES = {"Dockerfile", "Makefile", "Procfile", "justfile"}
+TEXT_RULES = {"gateway-only", "unpinned-model"}
+SKIPPED = {".git", ".venv", "node_modules"}
+OWN = {"guard", "var", ".claude", ".copier-answers.yml"}  # at the top: guard/ names what it forbids
+LOCKS = {"package-lock.json", "pnpm-lock.yaml"}
+CANARY = {"canary.py": "import replicate"}  # without a finding here, rules or binary are broken
+LARGEST = 2_000_000  # bytes; what is much larger ast-grep leaves out, and says nothing
 
 
 class Finding(NamedTuple):
@@ -49,25 +58,50 @@ def ast_grep() -> str:
     raise FileNotFoundError("ast-grep is not installed: run `uv sync`")
 
 
+def literals(text: str) -> str:
+    """Text that is no code as Python: in the same lines, its words and `key: value` pairs."""
+    lines = []
+    for line in text.splitlines():
+        pairs = re.findall(r"""([\w.-]+)["']?\s*[:=](?!//)\s*["']?([^\s"',;{}()<>[\]]+)""", line)
+        words = set(re.findall(r"""[^\s"',;={}()<>[\]]+""", line)).difference(*pairs)
+        lines.append(json.dumps([*({key: value} for key, value in pairs), *sorted(words)]))
+    return "\n".join(lines)
+
+
 def notebook_code(text: str) -> str:
-    """The code cells of a notebook as one module."""
+    """The code cells of a notebook as one module; shell lines and magics are no Python."""
     cells = json.loads(text)["cells"] if text.strip() else []
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    return re.sub(r"^[ \t]*[!%].*", lambda line: literals(line[0]), code, flags=re.MULTILINE)
+
+
+def mirrored(path: str, text: str) -> tuple[str, str]:
+    """The name and the text under which ast-grep sees a file of the project."""
+    suffix = Path(path).suffix
+    if suffix not in CODE:
+        return f"{path}.py", literals(text[:LARGEST])
+    if len(text) > LARGEST:
+        raise ValueError(f"{path} is too large to be checked: split it")
+    if suffix == ".ipynb":
+        return f"{path}.py", notebook_code(text)
+    # deaf to `ast-grep-ignore`; all JavaScript and TypeScript is parsed as one language
+    text = text.replace("ast-grep-ignore", "ast-grep_ignore")
+    return (f"{path}.tsx" if suffix in SCRIPTS - {".tsx"} else path), text
 
 
 def scan(sources: dict[str, str]) -> list[Finding]:
     """Findings in `sources` (relative path to text), scanned in a mirror of the project.
 
-    The mirror lets a rule's `ignores` see the real path of text that is not on disk yet, parses
-    all JavaScript and TypeScript as one language, and is deaf to `ast-grep-ignore` comments.
+    The mirror lets a rule's `ignores` see the real path of text that is not on disk yet.
     """
+    names = {}
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
-        for path, text in sources.items():
-            suffix = Path(path).suffix
-            extra = ".tsx" if suffix in SCRIPTS - {".tsx"} else ".py" if suffix == ".ipynb" else ""
-            mirrored = Path(folder, path + extra)
-            mirrored.parent.mkdir(parents=True, exist_ok=True)
-            mirrored.write_text(text.replace("ast-grep-ignore", "ast-grep_ignore"), "utf-8")
+        for path, source in (sources | CANARY).items():
+            name, text = mirrored(path, source)
+            names[name] = path
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
         command = [ast_grep(), "scan", "--rule", str(RULES), "--json=compact"]
         command += ["--no-ignore", "hidden", "."]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
@@ -75,12 +109,14 @@ def scan(sources: dict[str, str]) -> list[Finding]:
         raise RuntimeError(done.stderr.strip() or f"ast-grep ended with {done.returncode}")
     found = []
     for match in json.loads(done.stdout):
-        name = Path(match["file"]).as_posix()
-        path = name if name in sources else name.rsplit(".", 1)[0]
+        path = names[Path(match["file"]).as_posix()]
         line = match["range"]["start"]["line"] + 1
         rule = match["ruleId"].removesuffix("-ts")
-        found.append(Finding(path, line, rule, match["message"], match["text"]))
-    return sorted(found)
+        if Path(path).suffix in CODE or rule in TEXT_RULES:
+            found.append(Finding(path, line, rule, match["message"], match["text"]))
+    if not any(finding.path in CANARY for finding in found):
+        raise RuntimeError(f"{RULES} finds nothing any more")
+    return sorted(finding for finding in found if finding.path not in CANARY)
 
 
 def relative(path: str | Path) -> str | None:
@@ -89,15 +125,15 @@ def relative(path: str | Path) -> str | None:
         inside = Path(path).resolve().relative_to(ROOT)
     except ValueError:
         return None
-    covered = inside.suffix in SUFFIXES and not SKIPPED.intersection(inside.parts)
-    return inside.as_posix() if covered else None
+    text = inside.suffix in TEXTS or inside.name in TEXT_NAMES or inside.name.startswith(".env")
+    skipped = inside.name in LOCKS or inside.parts[0] in OWN or SKIPPED.intersection(inside.parts)
+    return inside.as_posix() if (inside.suffix in CODE or text) and not skipped else None
 
 
 def read(path: str) -> str:
-    """The text to scan of a file of the project; "" when there is none."""
+    """What a file of the project holds; "" when there is none."""
     file = ROOT / path
-    text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
-    return notebook_code(text) if file.suffix == ".ipynb" else text
+    return file.read_text("utf-8", errors="replace") if file.is_file() else ""
 
 
 def listed(*arguments: str) -> list[str]:
@@ -107,12 +143,17 @@ def listed(*arguments: str) -> list[str]:
 
 
 def project_files() -> list[Path]:
-    """Everything that git does not ignore; without git, every file."""
+    """Everything that git does not ignore; where it knows nothing, every file."""
     try:
         names = listed("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     except (subprocess.CalledProcessError, FileNotFoundError):
-        return [Path(folder, n) for folder, _, names in os.walk(ROOT) for n in names]
-    return [ROOT / name for name in names if name]
+        names = []
+    # a repository around the project may ignore all of it
+    return [ROOT / name for name in names if name] or every_file()
+
+
+def every_file() -> list[Path]:
+    return [Path(folder, name) for folder, _, names in os.walk(ROOT) for name in names]
 
 
 def changed_files() -> list[Path]:
@@ -121,6 +162,8 @@ def changed_files() -> list[Path]:
         names = listed("diff", "--name-only", "-z", "--relative", "HEAD")
         names += listed("ls-files", "-z", "--others", "--exclude-standard")
     except (subprocess.CalledProcessError, FileNotFoundError):
+        return project_files()
+    if not any(names) and not any(listed("ls-files", "-z")):  # git knows nothing of the project
         return project_files()
     return [ROOT / name for name in names if name]
 
@@ -133,13 +176,30 @@ def plain(text: str) -> str:
     return text.translate(str.maketrans("\u201c\u201d\u2018\u2019", "\"\"''"))
 
 
+def after_notebook_edit(given: dict[str, Any], before: str) -> str:
+    notebook: dict[str, Any] = json.loads(before) if before.strip() else {"cells": []}
+    cells: list[dict[str, Any]] = notebook["cells"]
+    named = given.get("cell_id")
+    places = (i for i, cell in enumerate(cells) if named in (cell.get("id"), f"cell-{i}"))
+    at = next(places, None) if named else None
+    kind = given.get("cell_type") or ("code" if at is None else cells[at]["cell_type"])
+    cell = {"cell_type": kind, "source": str(given.get("new_source", ""))}
+    mode = given.get("edit_mode") or "replace"
+    if mode == "insert":
+        cells.insert(0 if at is None else at + 1, cell)
+    elif at is None:
+        cells.append(cell)  # the tool will refuse it; what it says is checked all the same
+    else:
+        cells[at : at + 1] = [] if mode == "delete" else [cell]
+    return json.dumps(notebook)
+
+
 def after_edit(tool: str, given: dict[str, Any], before: str) -> str:
-    """The text as it would stand after the call, or the part of it that the call brings in."""
+    """The text of the file as it would stand after the call."""
     if tool == "NotebookEdit":
-        return "" if given.get("cell_type") == "markdown" else str(given.get("new_source", ""))
+        return after_notebook_edit(given, before)
     if tool == "Write":
-        text = str(given["content"])
-        return notebook_code(text) if str(given["file_path"]).endswith(".ipynb") else text
+        return str(given["content"])
     text = before
     for edit in given.get("edits", [given]):  # MultiEdit carries a list
         old, new = str(edit["old_string"]), str(edit["new_string"])
@@ -181,7 +241,7 @@ def main(arguments: list[str]) -> int:
         else:
             found = check([Path(a) for a in arguments] if arguments else project_files())
     except Exception as error:  # whatever it was: an unchecked edit must not pass
-        print(f"guard: the check itself failed: {error!r}", file=sys.stderr)
+        print(f"guard: the check itself failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     hook = arguments == ["--hook"]
     for finding in found:

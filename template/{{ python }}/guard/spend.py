@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
             raise ValueError(decision)
         why = reason(str(json.load(sys.stdin)["tool_input"]["command"]))
     except Exception as error:  # an unread command must not pass
-        print(f"guard: the check itself failed: {error!r}", file=sys.stderr)
+        print(f"guard: the check itself failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if why:
         then = "ask the person first" if decision == "ask" else "only a person may run it"
