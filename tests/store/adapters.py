@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def fastapi(url: str) -> Store:
-    from app.database import SqlStore, open_engine
+    from app.database import SqlStore
+    from app.tables import open_engine
 
     return SqlStore(open_engine(url))
 

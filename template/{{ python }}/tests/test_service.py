@@ -9,6 +9,7 @@ import pytest
 from inference.models import REGISTRY
 from inference.prediction import Prediction, Succeeded
 from inference.problems import Problem
+from inference.registry import smallest_input
 from inference.service import Service
 from inference.worker import Worker
 
@@ -26,8 +27,7 @@ def until_settled(service: Service, row_id: str, seconds: float = 30) -> Predict
 
 
 def begin(service: Service, key: str, idempotency_key: str | None = None) -> Prediction:
-    smallest = service.smallest_input(REGISTRY[key])
-    return service.start("me", "::1", key, smallest, idempotency_key)
+    return service.start("me", "::1", key, smallest_input(REGISTRY[key]), idempotency_key)
 
 
 @pytest.mark.parametrize("key", REGISTRY)

@@ -11,8 +11,8 @@ from pathlib import Path
 from inference.logs import configure_logs
 from inference.settings import SettingsError, load_settings
 
-from .database import open_engine
-from .main import build_service, create_app, run_worker
+from .main import build_service, create_app
+from .tables import open_engine
 
 
 def migrate() -> None:
@@ -29,6 +29,8 @@ def migrate() -> None:
 
 def work() -> None:
     """Run a worker until it is told to stop."""
+    from inference.worker import run_worker
+
     settings = load_settings()
     configure_logs(json=not settings.development)
     stop = threading.Event()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -14,18 +12,14 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, UploadFile
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.sse import format_sse_event
-from pydantic import BaseModel, ConfigDict
 
-from inference.prediction import Prediction, as_json
-from inference.problems import Problem, not_found
-from inference.service import Service, changed, settled
-from inference.stream import text_pieces
+from inference.contract import LOOK_EVERY, NewPrediction, file_answer, too_large
+from inference.prediction import Prediction, as_json, changed, settled
+from inference.problems import not_found
+from inference.service import Service
+from inference.stream import events as events_of
 
 from .caller import caller
-
-LOOK_EVERY = 0.25
-SAFE_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/")
 
 router = APIRouter()
 # Callers who wait look at their rows through these few threads, so that they never take the ones
@@ -45,13 +39,6 @@ def address_of(request: Request) -> str:
 Its = Annotated[Service, Depends(service_of)]
 Caller = Annotated[str, Depends(caller)]
 Address = Annotated[str, Depends(address_of)]
-
-
-class NewPrediction(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    input: dict[str, Any]
 
 
 async def hold(
@@ -123,35 +110,10 @@ async def events(row_id: str, service: Its, who: Caller, request: Request) -> St
 
     first = await run_sync(look, limiter=waiting)
     return StreamingResponse(
-        _events(first, look, service),
+        events_of(first, partial(hold, look), service.settings),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-async def _events(
-    prediction: Prediction, look: Callable[[], Prediction], service: Service
-) -> AsyncIterator[bytes]:
-    end = time.monotonic() + service.settings.cancel_after_seconds + 60
-    streamed = False
-    yield _event("prediction", as_json(prediction))
-    while not settled(prediction) and time.monotonic() < end:
-        url = prediction.row.stream_url
-        if url is not None and not streamed and not prediction.row.over:
-            streamed = True
-            async for piece in text_pieces(url, service.settings.emulator_origin):
-                yield _event("output", piece)
-        prediction = await hold(look, 15, partial(_news, prediction))
-        yield _event("prediction", as_json(prediction))
-    yield _event("done", as_json(prediction))
-
-
-def _news(before: Prediction, after: Prediction) -> bool:
-    return changed(before.row, after.row) or before.row.stream_url != after.row.stream_url
-
-
-def _event(name: str, data: Any) -> bytes:
-    return format_sse_event(event=name, data_str=json.dumps(data, ensure_ascii=False))
 
 
 @router.post("/api/predictions/{row_id}/cancel")
@@ -180,8 +142,7 @@ async def upload(file: UploadFile, service: Its, who: Caller) -> dict[str, str]:
             yield chunk
 
     if file.size is not None and file.size > service.settings.max_upload_bytes:
-        most = service.settings.max_upload_bytes
-        raise Problem(413, "Too large", f"A file may have at most {most} bytes.")
+        raise too_large(service.settings.max_upload_bytes)
     kind = file.content_type or "application/octet-stream"
     saved = await service.save_upload(who, kind, chunks())
     await run_sync(service.store.add_upload, saved)
@@ -200,37 +161,7 @@ def stored_file(file_id: str, index: str, service: Its, who: Caller, request: Re
     stored = service.file(who, f"/files/{file_id}/{index}")
     if stored is None:
         raise not_found()
-    inline = stored.content_type.startswith(SAFE_INLINE)
-    headers = {
-        "Content-Type": stored.content_type,
-        "ETag": f'"{stored.sha256}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "Content-Disposition": "inline" if inline else "attachment",
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
-    }
-    known = request.headers.get("if-none-match", "").replace("W/", "").split(",")
-    if headers["ETag"] in [tag.strip() for tag in known]:
+    status, headers, span = file_answer(stored, request.headers)
+    if status == 304:
         return Response(status_code=304, headers=headers)
-    span = _range(request.headers.get("range"), stored.size)
-    start, end = span or (0, stored.size)
-    if span is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{stored.size}"
-    headers["Content-Length"] = str(end - start)
-    return StreamingResponse(
-        service.storage.get(stored.key, (start, end) if span else None),
-        206 if span else 200,
-        headers,
-    )
-
-
-def _range(header: str | None, size: int) -> tuple[int, int] | None:
-    """One byte range as (start, end), end exclusive; None where the whole file is to be sent."""
-    asked = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
-    if asked is None or not any(asked.groups()):
-        return None
-    first, last = asked.groups()
-    start = int(first) if first else max(0, size - int(last))
-    end = min(size, int(last) + 1) if first and last else size
-    return (start, end) if start < end else None
+    return StreamingResponse(service.storage.get(stored.key, span), status, headers)

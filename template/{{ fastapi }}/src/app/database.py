@@ -2,125 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.prediction import TERMINAL, Row, StoredFile
-from inference.settings import SettingsError
-from inference.store import Event, KeyReused, LimitReached, Limits, Upload
+from inference.store import Event, KeyReused, Limits, Upload, changes, check_limits, midnight
 
-metadata = sa.MetaData()
-Json = sa.JSON(none_as_null=True)
+from .tables import events, predictions, uploads
 
-predictions = sa.Table(
-    "predictions",
-    metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("owner", sa.String(255), nullable=False),
-    sa.Column("address", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(255), nullable=False),
-    sa.Column("ref", sa.String(512), nullable=False),
-    sa.Column("input", Json, nullable=False),
-    sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("mode", sa.String(16), nullable=False),
-    sa.Column("deployment", sa.String(255)),
-    sa.Column("idempotency_key", sa.String(255)),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("storage", sa.String(16), nullable=False),
-    sa.Column("replicate_id", sa.String(64)),
-    sa.Column("version_ran", sa.String(64)),
-    sa.Column("stream_url", sa.Text),
-    sa.Column("remote_output", Json),
-    sa.Column("output", Json),
-    sa.Column("files", Json, nullable=False),
-    sa.Column("error", sa.Text),
-    sa.Column("predict_seconds", sa.Double),
-    sa.Column("completed_at", sa.Double),
-    sa.Column("sent_at", sa.Double),
-    sa.Column("ask_at", sa.Double),
-    sa.Column("cancel_requested", sa.Boolean, nullable=False),
-    sa.Column("deleted_at", sa.Double),
-    sa.Column("erased", sa.Boolean, nullable=False),
-    sa.Column("due_at", sa.Double),
-    sa.Column("leased", sa.Boolean, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("failures", sa.Integer, nullable=False),
-    sa.UniqueConstraint("owner", "idempotency_key", name="predictions_key"),
-    sa.Index("predictions_due", "due_at"),
-    sa.Index("predictions_owner", "owner", "created_at"),
-    sa.Index("predictions_created", "created_at"),
-    sa.Index("predictions_replicate", "replicate_id", unique=True),
-)
-
-events = sa.Table(
-    "webhook_events",
-    metadata,
-    sa.Column("id", sa.String(255), primary_key=True),
-    sa.Column("replicate_id", sa.String(64), nullable=False),
-    sa.Column("row_id", sa.String(64)),
-    sa.Column("body", Json, nullable=False),
-    sa.Column("received_at", sa.Double, nullable=False),
-    sa.Column("handled_at", sa.Double),
-    sa.Index("webhook_events_row", "row_id"),
-    sa.Index("webhook_events_replicate", "replicate_id"),
-)
-
-uploads = sa.Table(
-    "uploads",
-    metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("owner", sa.String(255), nullable=False),
-    sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("file", Json, nullable=False),
-)
-
-_COLUMNS = [field.name for field in fields(Row)]
 _LIMITS_LOCK = 7_264_911
-
-
-def open_engine(url: str) -> sa.Engine:
-    """An engine for the URL; on SQLite one connection, WAL, and writers that queue up.
-
-    Raises:
-        SettingsError: the URL names neither of the two.
-    """
-    scheme, _, place = url.partition("://")
-    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and place:
-        return sa.create_engine(f"postgresql+psycopg://{place}", pool_pre_ping=True)
-    if scheme != "sqlite":
-        raise SettingsError("DATABASE_URL is neither sqlite:///… nor postgresql://…")
-    parsed = sa.make_url(url)
-    if parsed.database:
-        os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
-    engine = sa.create_engine(
-        parsed,
-        poolclass=sa.QueuePool,
-        pool_size=1,
-        max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": 30},
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        # NORMAL survives a killed process; a power cut may lose the last commits (FULL would not).
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        reading = connection.get_execution_options().get("reading")
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine
 
 
 class SqlStore:
@@ -243,10 +139,10 @@ class SqlStore:
         now = time.time()
         # sent_at has been written by mark_sent meanwhile, and is taken back if nothing was sent.
         always = {"due_at": new.due_at, "leased": False, "sent_at": new.sent_at}
-        changes = _changes(old, new) | always
+        values = changes(old, new) | always
         with self._engine.begin() as db:
             mine = (p.id == old.id, p.attempts == old.attempts, p.leased.is_(True))
-            if db.execute(sa.update(predictions).where(*mine).values(**changes)).rowcount == 0:
+            if db.execute(sa.update(predictions).where(*mine).values(**values)).rowcount == 0:
                 return False
             if handled:
                 ids = [event.id for event in handled]
@@ -268,7 +164,7 @@ class SqlStore:
         return True
 
     def note(self, old: Row, new: Row) -> bool:
-        return self._fenced(old, **_changes(old, new))
+        return self._fenced(old, **changes(old, new))
 
     def _fenced(self, row: Row, **values: Any) -> bool:
         p = predictions.c
@@ -337,28 +233,16 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
 def _check_limits(db: sa.Connection, row: Row, limits: Limits) -> None:
     p = predictions.c
     now = row.created_at
-    for title, column, value, most in (
-        ("Too many requests", p.owner, row.owner, limits.caller_per_minute),
-        ("Too many requests from this address", p.address, row.address, limits.address_per_minute),
-    ):
-        query = sa.select(sa.func.count(), sa.func.min(p.created_at))
-        made, first = db.execute(query.where(column == value, p.created_at > now - 60)).one()
-        if made >= most:
-            raise LimitReached(title, first + 60 - now)
-    midnight = math.floor(now / 86_400) * 86_400
-    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(p.predict_seconds), 0.0))
-    made, seconds = db.execute(query.where(p.created_at >= midnight)).one()
-    if made >= limits.daily_predictions or seconds >= limits.daily_seconds:
-        raise LimitReached("The daily ceiling is reached", midnight + 86_400 - now)
+    window = sa.select(sa.func.count(), sa.func.min(p.created_at)).where(p.created_at > now - 60)
+    seconds = sa.func.coalesce(sa.func.sum(p.predict_seconds), 0.0)
+    day = sa.select(sa.func.count(), seconds).where(p.created_at >= midnight(now))
+    caller = db.execute(window.where(p.owner == row.owner)).one()
+    address = db.execute(window.where(p.address == row.address)).one()
+    check_limits(limits, now, caller, address, db.execute(day).one())
 
 
 def _insert(db: sa.Connection, table: sa.Table) -> Any:
     return (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _changes(old: Row, new: Row) -> dict[str, Any]:
-    before, after = asdict(old), asdict(new)
-    return {name: after[name] for name in _COLUMNS if after[name] != before[name]}
 
 
 def _all(result: sa.CursorResult[Any]) -> list[Row]:

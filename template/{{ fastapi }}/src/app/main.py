@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Match, Route
 
+from inference.contract import PAGE_POLICY, headers_of
+from inference.health import readiness
 from inference.logs import configure_logs
 from inference.problems import Problem, invalid_fields
 from inference.service import Service
@@ -27,12 +27,11 @@ from inference.storage import Storage, StorageError
 
 from . import caller
 from .api import router
-from .database import SqlStore, open_engine
+from .database import SqlStore
 from .guard import Guard, problem_response
+from .tables import open_engine
 
 PAGE = Path(__file__).parent / "page"
-PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
-WORKER_LATE = 60.0
 
 log = structlog.get_logger()
 
@@ -80,9 +79,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(StorageError, _storage_problem)
-    app.add_middleware(
-        Guard, public_url=settings.public_url, max_upload_bytes=settings.max_upload_bytes
-    )
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(
         SessionMiddleware,
         secret_key=settings.session_secret.get_secret_value() or "development",
@@ -102,29 +99,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not service.settings.worker_in_web:
         yield
         return
+    # Only a worker needs the SDK, which takes half a second to import.
+    from inference.worker import run_worker
+
     stop = threading.Event()
     thread = threading.Thread(target=run_worker, args=(service, stop), name="worker")
     thread.start()
     yield
     stop.set()
     thread.join(timeout=10)
-
-
-def run_worker(service: Service, stop: threading.Event) -> None:
-    """Work in an event loop of its own until ``stop`` is set."""
-    # Only a worker needs the SDK, which takes half a second to import.
-    from inference.gateway import Gateway
-    from inference.worker import Worker
-
-    async def work() -> None:
-        stopped = asyncio.Event()
-        worker = asyncio.create_task(Worker(service, Gateway(service.settings)).run(stopped))
-        while not stop.is_set() and not worker.done():
-            await asyncio.sleep(0.2)
-        stopped.set()
-        await worker
-
-    asyncio.run(work())
 
 
 async def _headers(request: Request, call_next: Any) -> Response:
@@ -134,10 +117,8 @@ async def _headers(request: Request, call_next: Any) -> Response:
     except Exception:
         log.exception("request failed", method=request.method, path=request.url.path)
         response = problem_response(Problem(500, "Server error", "The fault is ours, and logged."))
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "same-origin")
-    if request.url.path.startswith(("/api/", "/files/")):
-        response.headers.setdefault("Cache-Control", "no-store")
+    for name, value in headers_of(request.url.path).items():
+        response.headers.setdefault(name, value)
     return response
 
 
@@ -192,21 +173,6 @@ def _healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _readyz(request: Request) -> JSONResponse:
-    service: Service = request.app.state.service
-    checks = {"database": "ok", "storage": "ok", "worker": "ok"}
-    drift: list[dict[str, str]] = []
-    try:
-        late = await asyncio.to_thread(service.store.overdue, time.time())
-        if late > WORKER_LATE:
-            checks["worker"] = f"a prediction has waited {late:.0f} s for a worker"
-        drift = await asyncio.to_thread(service.drift)
-    except Exception as error:
-        checks["database"] = type(error).__name__
-    try:
-        await service.storage.check()
-    except StorageError as error:
-        checks["storage"] = str(error)
-    ready = all(check == "ok" for check in checks.values())
-    body = {"status": "ready" if ready else "not ready", "checks": checks, "drift": drift}
-    return JSONResponse(body, 200 if ready else 503)
+def _readyz(request: Request) -> JSONResponse:
+    report = readiness(request.app.state.service)
+    return JSONResponse(report, 200 if report["status"] == "ready" else 503)

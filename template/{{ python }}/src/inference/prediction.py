@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NewType
 
@@ -107,6 +107,15 @@ def present(row: Row) -> Prediction:
     return Ended(row) if row.settled else Running(row)
 
 
+def settled(prediction: Prediction) -> bool:
+    return prediction.row.settled
+
+
+def changed(before: Row, after: Row) -> bool:
+    """Whether a caller who waits has something new to see."""
+    return (before.status, before.storage) != (after.status, after.storage)
+
+
 def as_json(prediction: Prediction) -> dict[str, Any]:
     """The JSON of the HTTP contract; times in RFC 3339, UTC."""
     row = prediction.row
@@ -124,6 +133,13 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "created_at": rfc3339(row.created_at),
         "completed_at": None if row.completed_at is None else rfc3339(row.completed_at),
     }
+
+
+def without_content(row: Row) -> Row:
+    """What stays of a deleted prediction: its accounting."""
+    return replace(
+        row, input={}, output=None, remote_output=None, files=[], storage="none", erased=True
+    )
 
 
 def rfc3339(seconds: float) -> str:

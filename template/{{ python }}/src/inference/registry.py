@@ -88,3 +88,32 @@ def _field(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
         "maximum": schema.get("maximum"),
         "enum": schema.get("enum", [schema["const"]] if "const" in schema else None),
     }
+
+
+def file_fields(model: Model[Any]) -> list[str]:
+    """The names of the inputs that are files."""
+    return [field["name"] for field in input_fields(model) if field["type"] == "file"]
+
+
+def smallest_input(model: Model[Any]) -> dict[str, Any]:
+    """An input with what the model requires and nothing else, as cheap as it can be."""
+    values: dict[str, Any] = {}
+    for field in input_fields(model):
+        if field["required"] and field["type"] == "file":
+            values[field["name"]] = _PIXEL
+        elif field["required"]:
+            values[field["name"]] = _smallest(field)
+    return values
+
+
+_PIXEL = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOQk5MDAADWAGFLa3GBAAAAAElFTkSuQmCC"
+)
+
+
+def _smallest(field: dict[str, Any]) -> Any:
+    if field["enum"]:
+        return field["enum"][0]
+    smallest: dict[str, Any] = {"string": "a", "boolean": False, "array": [], "object": {}}
+    return smallest.get(field["type"], field["minimum"] if field["minimum"] is not None else 1)

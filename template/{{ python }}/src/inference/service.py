@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,14 +14,13 @@ from pydantic import ValidationError
 from .models import REGISTRY
 from .prediction import Prediction, Row, StoredFile, present, storable
 from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
-from .registry import Mode, Model, input_fields
+from .registry import Mode, Model, file_fields, input_fields, smallest_input
 from .settings import Settings
 from .state import parse_remote
 from .storage import Storage
 from .store import Event, KeyReused, LimitReached, Store, Upload
 from .webhook import MissingHeaders, WebhookRejected, verify
 
-WEBHOOK_MAX_BYTES = 8 * 2**20
 OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(0|[1-9][0-9]{0,5})")
 PRIME_EVERY = 300.0
 """Seconds for which a model counts as warm after a prediction of it was created."""
@@ -173,17 +171,8 @@ class Service:
             raise Problem(409, "Priming is off", "Set PRIME=1 to allow it; each one is billed.")
         if self.store.recent(key, time.time() - PRIME_EVERY):
             return False
-        self.start(caller, address, key, self.smallest_input(model), None)
+        self.start(caller, address, key, smallest_input(model), None)
         return True
-
-    def smallest_input(self, model: Model[Any]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for field in input_fields(model):
-            if field["required"] and field["type"] == "file":
-                values[field["name"]] = PIXEL
-            elif field["required"]:
-                values[field["name"]] = _smallest(field)
-        return values
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Keep a webhook for the worker; what it says changes nothing before that.
@@ -229,41 +218,6 @@ class Service:
             return None
         return upload.file
 
-    def drift(self) -> list[dict[str, str]]:
-        """Community models of which another version ran than the pinned one, this week."""
-        found = []
-        for key, ran in self.store.versions_ran(time.time() - 7 * 86_400):
-            model = REGISTRY.get(key)
-            if model is not None and model.version is not None and ran != model.version:
-                found.append({"model": key, "pinned": model.version, "ran": ran})
-        return found
-
-
-PIXEL = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOQk5MDAADWAGFLa3GBAAAAAElFTkSuQmCC"
-)
-
-
-def file_fields(model: Model[Any]) -> list[str]:
-    return [field["name"] for field in input_fields(model) if field["type"] == "file"]
-
-
-def _smallest(field: dict[str, Any]) -> Any:
-    if field["enum"]:
-        return field["enum"][0]
-    smallest: dict[str, Any] = {"string": "a", "boolean": False, "array": [], "object": {}}
-    return smallest.get(field["type"], field["minimum"] if field["minimum"] is not None else 1)
-
-
-def settled(prediction: Prediction) -> bool:
-    return prediction.row.settled
-
-
-def changed(before: Row, after: Row) -> bool:
-    """Whether a caller who waits has something new to see."""
-    return (before.status, before.storage) != (after.status, after.storage)
-
 
 def with_price(row: Row, settings: Settings) -> dict[str, Any]:
     """The one line about a prediction's cost that the log and ``check_usage`` share."""
@@ -275,10 +229,3 @@ def with_price(row: Row, settings: Settings) -> dict[str, Any]:
         "predict_seconds": row.predict_seconds,
         "estimate": settings.price(row.model, row.predict_seconds or 0.0),
     }
-
-
-def without_content(row: Row) -> Row:
-    """What stays of a deleted prediction: its accounting."""
-    return replace(
-        row, input={}, output=None, remote_output=None, files=[], storage="none", erased=True
-    )

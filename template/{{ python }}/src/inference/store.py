@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from .prediction import Row, StoredFile
@@ -47,6 +48,35 @@ class LimitReached(Exception):
         super().__init__(title)
         self.title = title
         self.retry_after = retry_after
+
+
+Window = tuple[int, float | None]
+"""How many were created in the last minute, and when the first of them."""
+
+
+def check_limits(
+    limits: Limits, now: float, caller: Window, address: Window, today: tuple[int, float]
+) -> None:
+    """Raise LimitReached where one more would be too many; ``today`` is number and seconds."""
+    for title, (made, first), most in (
+        ("Too many requests", caller, limits.caller_per_minute),
+        ("Too many requests from this address", address, limits.address_per_minute),
+    ):
+        if made >= most:
+            raise LimitReached(title, (first or now) + 60 - now)
+    if today[0] >= limits.daily_predictions or today[1] >= limits.daily_seconds:
+        raise LimitReached("The daily ceiling is reached", midnight(now) + 86_400 - now)
+
+
+def midnight(now: float) -> float:
+    """When the UTC day began."""
+    return math.floor(now / 86_400) * 86_400.0
+
+
+def changes(old: Row, new: Row) -> dict[str, Any]:
+    """The columns that differ, with their new values."""
+    before = asdict(old)
+    return {name: value for name, value in asdict(new).items() if value != before[name]}
 
 
 class KeyReused(Exception):

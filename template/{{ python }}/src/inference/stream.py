@@ -1,12 +1,47 @@
-"""Text as it comes: Replicate's stream of a running prediction, piece by piece."""
+"""A prediction as it goes on: server-sent events, with the pieces of a text as they are made."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import aconnect_sse
+
+from .prediction import Prediction, Row, as_json, changed, settled
+from .settings import Settings
+
+Hold = Callable[[float, Callable[[Prediction], bool]], Awaitable[Prediction]]
+"""Looks at one prediction until it is enough, or so many seconds are over."""
+
+
+async def events(first: Prediction, hold: Hold, settings: Settings) -> AsyncIterator[bytes]:
+    """The body of ``GET …/events``: ``prediction`` at each change, ``output``, at last ``done``."""
+    end = time.monotonic() + settings.cancel_after_seconds + 60
+    prediction = first
+    streamed = False
+    yield _event("prediction", as_json(prediction))
+    while not settled(prediction) and time.monotonic() < end:
+        before = prediction.row
+        if before.stream_url is not None and not streamed and not before.over:
+            streamed = True
+            async for piece in text_pieces(before.stream_url, settings.emulator_origin):
+                yield _event("output", piece)
+        prediction = await hold(15, partial(_news, before))
+        yield _event("prediction", as_json(prediction))
+    yield _event("done", as_json(prediction))
+
+
+def _news(before: Row, now: Prediction) -> bool:
+    return changed(before, now.row) or before.stream_url != now.row.stream_url
+
+
+def _event(name: str, data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
 def allowed_stream(url: str, emulator_origin: str | None) -> bool:

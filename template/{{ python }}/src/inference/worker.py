@@ -7,41 +7,25 @@ that runs out, and the next one goes on where it stopped.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import httpx
 import structlog
 
-from .gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
+from .gateway import Gateway
 from .models import REGISTRY
-from .outputs import AllowedHosts, OutputExpired, OutputRefused, store_output
 from .prediction import Row
-from .service import Service, file_fields, with_price, without_content
-from .state import (
-    EXPIRED,
-    UNKNOWN,
-    Step,
-    cancel_unsent,
-    fail,
-    next_step,
-    observe,
-    parse_remote,
-    unknown_since,
-)
-from .storage import StorageError
+from .service import Service, with_price
+from .state import Step, next_step, observe, parse_remote
+from .steps import ASK_EVERY, Steps, backoff
 
 log = structlog.get_logger()
 
 LEASE = 30.0
 POLL = 0.25
-ASK_EVERY = 2.0
-ASK_EVERY_WITH_WEBHOOK = 60.0
-GIVE_UP_SENDING = 3600.0
-GIVE_UP_ASKING = 86_400.0
-GIVE_UP_STORING = 86_400.0
-"""All in seconds; nothing asks Replicate about one prediction more often than ``ASK_EVERY``."""
+"""In seconds."""
 
 
 class Worker:
@@ -51,12 +35,7 @@ class Worker:
         self.service = service
         self.store = service.store
         self.settings = service.settings
-        self.gateway = gateway
-        self._http = httpx.AsyncClient(timeout=30, follow_redirects=False)
-        self._allowed = AllowedHosts(
-            origin=self.settings.emulator_origin,
-            token=self.settings.replicate_api_token.get_secret_value(),
-        )
+        self.steps = Steps(service, gateway)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; rows in hand are given back by their lease."""
@@ -64,8 +43,7 @@ class Worker:
         try:
             await asyncio.gather(*lanes)
         finally:
-            await self._http.aclose()
-            await self.gateway.aclose()
+            await self.steps.aclose()
 
     async def _lane(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -133,17 +111,17 @@ class Worker:
         seen = new
         match next_step(seen, now):
             case Step.CREATE:
-                new = await self._create(seen)
+                new = await self.steps.create(seen)
             case Step.ADOPT:
-                new = await self._adopt(seen)
+                new = await self.steps.adopt(seen)
             case Step.ASK:
-                new = await self._ask(seen)
+                new = await self.steps.ask(seen)
             case Step.CANCEL:
-                new = await self._cancel(seen)
+                new = await self.steps.cancel(seen)
             case Step.STORE:
-                new = await self._store(seen)
+                new = await self.steps.store(seen)
             case Step.ERASE:
-                new = await self._erase(seen)
+                new = await self.steps.erase(seen)
             case Step.REST:
                 new = seen
         new = replace(new, due_at=self._due(new), leased=False)
@@ -162,145 +140,6 @@ class Worker:
             case _:
                 return now
 
-    def _ask_at(self, *, soon: bool = False) -> float:
-        quiet = bool(self.settings.public_url) and not soon
-        return time.time() + (ASK_EVERY_WITH_WEBHOOK if quiet else ASK_EVERY)
-
-    async def _create(self, row: Row) -> Row:
-        now = time.time()
-        if now > row.created_at + GIVE_UP_SENDING:
-            return fail(row, "Replicate could not be reached for an hour; nothing was sent.", now)
-        try:
-            inputs = await self._published(row)
-        except Refused as refusal:
-            return fail(row, str(refusal), now)
-        except (Throttled, NotSent, NoAnswer, StorageError):
-            return unsent(row, backoff(row.failures + 1))
-        if not await asyncio.to_thread(self.store.mark_sent, row, now):
-            return row
-        row = replace(row, sent_at=now, ask_at=self._ask_at(soon=True))
-        try:
-            remote = await self.gateway.create(row, inputs, self._wait(row))
-        except Refused as refusal:
-            return fail(row, str(refusal), time.time())
-        except Throttled as throttled:
-            log.warning("throttled", prediction=row.id, retry_after=throttled.retry_after)
-            return unsent(row, throttled.retry_after)
-        except NotSent:
-            return unsent(row, backoff(row.failures + 1))
-        except NoAnswer as error:
-            log.warning("no answer to a create", prediction=row.id, reason=str(error))
-            return row
-        row = observe(row, remote, time.time())
-        return replace(row, ask_at=self._ask_at(), failures=0)
-
-    def _wait(self, row: Row) -> int:
-        """For how long Replicate holds its answer; not where text can be shown as it comes."""
-        model = REGISTRY.get(row.model)
-        streams = model is not None and model.output == "text-stream"
-        return self.settings.run_wait_seconds if row.mode == "run" and not streams else 0
-
-    async def _published(self, row: Row) -> dict[str, Any]:
-        """The input with files of ours in a form that Replicate can fetch."""
-        inputs = dict(row.input)
-        model = REGISTRY.get(row.model)
-        for name in file_fields(model) if model else ():
-            url = str(inputs.get(name, ""))
-            if not url.startswith("/"):
-                continue
-            stored = await asyncio.to_thread(self.service.file, row.owner, url)
-            if stored is None:
-                raise Refused(f"The file for {name} is not there any more.")
-            signed = await self.service.storage.sign(stored.key, 3600)
-            inputs[name] = signed or await self.gateway.upload(
-                stored.key.rsplit("/", 1)[-1],
-                stored.content_type,
-                self.service.storage.get(stored.key),
-            )
-        return inputs
-
-    async def _adopt(self, row: Row) -> Row:
-        """Look for a prediction whose create was never answered; it is not sent again."""
-        try:
-            remote = await self.gateway.find(row)
-        except (Refused, Throttled, NotSent, NoAnswer):
-            remote = None
-        now = time.time()
-        if remote is not None:
-            found = observe(row, remote, now)
-            return found if row.cancel_requested else replace(found, ask_at=self._ask_at())
-        if now > unknown_since(row, self.settings.cancel_after_seconds):
-            return fail(row, UNKNOWN, now)
-        failures = row.failures + 1
-        return replace(row, ask_at=now + 5 * ASK_EVERY * failures, failures=failures)
-
-    async def _ask(self, row: Row) -> Row:
-        assert row.replicate_id is not None
-        try:
-            remote = await self.gateway.get(row.replicate_id)
-        except Throttled as throttled:
-            return replace(row, ask_at=time.time() + max(ASK_EVERY, throttled.retry_after))
-        except (Refused, NotSent, NoAnswer) as error:
-            # It goes on at Replicate whatever we are told here, say because of a wrong token.
-            gone = isinstance(error, Refused) and error.status == 404
-            end = unknown_since(row, self.settings.cancel_after_seconds)
-            if time.time() > end + (0 if gone else GIVE_UP_ASKING):
-                return fail(row, str(error), time.time())
-            return replace(row, ask_at=self._ask_at(soon=row.cancel_requested))
-        return replace(
-            observe(row, remote, time.time()), ask_at=self._ask_at(soon=row.cancel_requested)
-        )
-
-    async def _cancel(self, row: Row) -> Row:
-        if row.replicate_id is None:
-            return cancel_unsent(row, time.time())
-        try:
-            remote = await self.gateway.cancel(row.replicate_id)
-        except (Refused, Throttled, NotSent, NoAnswer) as error:
-            log.warning("cancel not confirmed", prediction=row.id, reason=str(error))
-            return await self._ask(row)
-        return replace(observe(row, remote, time.time()), ask_at=self._ask_at(soon=True))
-
-    async def _store(self, row: Row) -> Row:
-        model = REGISTRY.get(row.model)
-        try:
-            files, output = await store_output(
-                row.id,
-                row.remote_output,
-                model.output if model else "json",
-                storage=self.service.storage,
-                client=self._http,
-                allowed=self._allowed,
-                max_bytes=self.settings.max_output_bytes,
-            )
-        except OutputExpired:
-            log.error("output expired before it was stored", prediction=row.id)
-            return replace(row, storage="expired", error=EXPIRED, remote_output=None)
-        except OutputRefused as refusal:
-            log.error("output refused", prediction=row.id, reason=str(refusal))
-            return replace(row, storage="failed", error=str(refusal), remote_output=None)
-        except Exception as error:  # whatever it was, the next try may go well
-            log.warning("output not stored yet", prediction=row.id, reason=str(error))
-            if time.time() > (row.completed_at or row.created_at) + GIVE_UP_STORING:
-                return replace(row, storage="failed", error=str(error), remote_output=None)
-            return replace(row, failures=row.failures + 1)
-        return replace(
-            row,
-            storage="stored",
-            files=[asdict(file) for file in files],
-            output=output,
-            remote_output=None,
-            failures=0,
-        )
-
-    async def _erase(self, row: Row) -> Row:
-        try:
-            await self.service.storage.delete(f"{row.id}/")
-        except StorageError as error:
-            log.warning("output not erased yet", prediction=row.id, reason=str(error))
-            return replace(row, failures=row.failures + 1)
-        return without_content(row)
-
     def _report_drift(self, row: Row) -> None:
         model = REGISTRY.get(row.model)
         if model and model.version and row.version_ran and row.version_ran != model.version:
@@ -313,11 +152,15 @@ class Worker:
             )
 
 
-def backoff(failures: int) -> float:
-    """Seconds until the next try."""
-    return min(2.0**failures, 300.0)
+def run_worker(service: Service, stop: threading.Event) -> None:
+    """Work in an event loop of its own until ``stop`` is set."""
 
+    async def work() -> None:
+        stopped = asyncio.Event()
+        worker = asyncio.create_task(Worker(service, Gateway(service.settings)).run(stopped))
+        while not stop.is_set() and not worker.done():
+            await asyncio.sleep(0.2)
+        stopped.set()
+        await worker
 
-def unsent(row: Row, seconds: float) -> Row:
-    """Nothing was created: the row may be sent again in so many seconds."""
-    return replace(row, sent_at=None, ask_at=time.time() + seconds, failures=row.failures + 1)
+    asyncio.run(work())

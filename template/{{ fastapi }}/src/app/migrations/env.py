@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from app.database import metadata
+from app.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata)
