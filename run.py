@@ -2,9 +2,11 @@
 """The commands of this repository, for a machine with Python >= 3.11, pip and git only.
 
     python3 run.py new DEST [copier's options]   render a project (asks; --defaults does not)
+    python3 run.py plan [copier's options]       what it would be, as JSON; nothing is written
     python3 run.py test [--all] [pytest's]       the short test suite, or the whole one
     python3 run.py dev DEST [copier's options]   render a project whose plain files are links
     python3 run.py lock [--upgrade] [uv's]       make the hashed requirements again
+    python3 run.py release VERSION               commit and tag a release, to be pushed
 
 What they need is installed into .venv from requirements/*.txt, checked by hash, when it changed.
 """
@@ -13,9 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -84,14 +88,31 @@ def install(name: str) -> None:
     stamp.write_text(digest(LOCKS[name]))
 
 
-def new(arguments: list[str]) -> int:
-    """Render this checkout as it is, what is not committed included, unless told a --vcs-ref."""
+def copy(destination: str, options: list[str]) -> list[str]:
+    """The command that renders this checkout as it is, not only what is committed, or a ref."""
     install("render")
-    chosen = any(one == "-r" or one.startswith("--vcs-ref") for one in arguments)
+    chosen = any(one == "-r" or one.startswith("--vcs-ref") for one in options)
     ref = [] if chosen else ["--vcs-ref", "HEAD"]
+    return [str(BIN / "copier"), "copy", "--trust", *ref, *options, str(ROOT), destination]
+
+
+def new(arguments: list[str]) -> int:
+    """Render a project."""
     destination, *options = arguments
-    command = ["copier", "copy", "--trust", *ref, *options, str(ROOT), destination]
-    return subprocess.run([str(BIN / command[0]), *command[1:]]).returncode
+    return subprocess.run(copy(destination, options)).returncode
+
+
+def plan(options: list[str]) -> int:
+    """Print the answers and pins that a render would have: JSON, good as a --data-file."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = copy(str(Path(folder, "planned")), ["--pretend", "--defaults", *options])
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    *said, last = done.stderr.rstrip().splitlines() or [""]
+    if done.returncode:
+        print(*said, last, sep="\n", file=sys.stderr)
+    else:
+        print(last)
+    return done.returncode
 
 
 def dev(arguments: list[str]) -> int:
@@ -139,13 +160,60 @@ def lock(arguments: list[str]) -> int:
     return 0
 
 
+def release(arguments: list[str]) -> int:
+    """Commit and tag a release, then enter its commit in releases.toml, which cannot name itself.
+
+    Nothing is pushed. When the push is refused: `git reset --hard origin/main`, pull, and again.
+    """
+    import tomllib  # not in the older Pythons that main() refuses
+
+    version = " ".join(arguments)
+    changes, project, listed = (
+        ROOT / name for name in ("CHANGELOG.md", "pyproject.toml", "releases.toml")
+    )
+    text = changes.read_text("utf-8")
+    with listed.open("rb") as file:
+        latest = list(tomllib.load(file)["releases"])[-1]
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version) or numbers(version) <= numbers(latest):
+        sys.exit(f"{version} is no version after {latest}: write one like 1.2.0")
+    if "## Unreleased\n" not in text:
+        sys.exit("CHANGELOG.md has no `## Unreleased`: say there what an update does to a project")
+    if git("status", "--porcelain"):
+        sys.exit("Commit or stash first: a release is what is committed")
+    changes.write_text(text.replace("## Unreleased\n", f"## {version}\n", 1), "utf-8")
+    metadata = project.read_text("utf-8")
+    line = re.compile(r'^version = ".*"$', re.MULTILINE)
+    project.write_text(line.sub(f'version = "{version}"', metadata, count=1), "utf-8")
+    git("commit", "-qam", f"Release {version}")
+    commit = git("rev-parse", "HEAD")
+    git("tag", version)
+    with listed.open("a", encoding="utf-8") as file:
+        file.write(f'"{version}" = "{commit}"\n')
+    git("commit", "-qam", f"Enter release {version}")
+    print(f"{version} is {commit}. Now: git push origin HEAD:main {version}")
+    return 0
+
+
+def numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def git(*arguments: str) -> str:
+    """What git prints, of this checkout."""
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
 def main() -> int:
     """Run the named command; exit 2 and the usage for any other."""
     if sys.version_info < (3, 11):  # noqa: UP036, an older one may well try
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
-    commands = {"new": new, "test": test, "dev": dev, "lock": lock}
+    commands = {"new": new, "plan": plan, "test": test, "dev": dev, "lock": lock}
+    commands["release"] = release
     name, *arguments = sys.argv[1:] or [""]
-    if name not in commands or (name in ("new", "dev") and not arguments):
+    if name not in commands or (name in ("new", "dev", "release") and not arguments):
         print(__doc__, file=sys.stderr)
         return 2
     try:

@@ -70,7 +70,13 @@ class ReplicatePins(Extension):
             "replicate_registry": registry,
             "replicate_summary": summary,
             "replicate_json": to_json,
+            "replicate_source": source,
         }
+
+
+def source(address: str) -> str:
+    """The template's address for the answers: a folder's path must hold from the project, too."""
+    return os.path.abspath(address) if os.path.isdir(address) else address
 
 
 def slug(name: str) -> str:

@@ -28,7 +28,7 @@ from inference.storage import Storage, StorageError
 from . import caller
 from .api import router
 from .database import SqlStore
-from .guard import Guard, problem_response
+from .middleware import Guard, problem_response
 from .tables import open_engine
 
 PAGE = Path(__file__).parent / "page"
