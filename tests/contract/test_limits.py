@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.contract.client import ESRGAN, FLUX, PICTURE
+from tests.contract.client import ESRGAN, FLUX, PICTURE, Caller
 from tests.contract.conftest import NewService
 
 START = {"model": FLUX, "input": {"prompt": "x"}}
@@ -101,3 +101,60 @@ def test_not_ready_without_storage(new_service: NewService) -> None:
         prediction = caller.start_at_once(FLUX, prompt="x")
         prediction = caller.until(prediction, "succeeded")
         assert (prediction["storage"], prediction["output"]) == ("pending", None)
+
+
+@pytest.mark.parametrize(
+    ("limit", "title"),
+    [
+        ("CALLER_PER_MINUTE", "Too many requests"),
+        ("ADDRESS_PER_MINUTE", "Too many requests from this address"),
+        ("DAILY_PREDICTIONS", "The daily ceiling is reached"),
+    ],
+)
+def test_a_limit_of_uploads(new_service: NewService, limit: str, title: str) -> None:
+    with new_service(**{limit: "2"}) as service:
+        caller = service.caller()
+        for _ in range(2):
+            caller.uploaded(b"x", "image/png")
+        refused = caller.upload(b"x", "image/png")
+        assert refused.status_code == 429
+        assert refused.json()["title"] == title
+        # uploads do not use up what predictions may have
+        assert caller.post("/api/predictions", START).status_code == 201
+        other = service.caller().upload(b"x", "image/png")
+        assert other.status_code == (201 if limit == "CALLER_PER_MINUTE" else 429)
+
+
+def from_address(caller: Caller, forwarded: str) -> int:
+    """The status of a start by a new caller, forwarded for these addresses."""
+    caller.http.cookies.clear()
+    return caller.post("/api/predictions", START, x_forwarded_for=forwarded).status_code
+
+
+def test_nobody_chooses_their_address(new_service: NewService) -> None:
+    with new_service(ADDRESS_PER_MINUTE="2", FORWARDED_ALLOW_IPS="192.0.2.1") as service:
+        caller = service.caller()
+        statuses = [from_address(caller, f"203.0.113.{number}") for number in range(4)]
+        assert statuses == [201, 201, 429, 429]
+
+
+def test_a_proxy_says_whose_address_it_is(new_service: NewService) -> None:
+    with new_service(ADDRESS_PER_MINUTE="2", FORWARDED_ALLOW_IPS="127.0.0.1,10.0.0.0/8") as service:
+        caller = service.caller()
+        # what a client sends itself stands on the left of what the proxies append
+        spoofed = [f"198.51.100.{number}, 203.0.113.7, 10.1.2.3" for number in range(3)]
+        assert [from_address(caller, each) for each in spoofed] == [201, 201, 429]
+        assert from_address(caller, "203.0.113.8") == 201
+        # one subscriber has a whole network of IPv6 addresses
+        network = [f"2001:db8:1:2::{number}" for number in range(3)]
+        assert [from_address(caller, each) for each in network] == [201, 201, 429]
+        assert from_address(caller, "2001:db8:1:3::1") == 201
+
+
+@pytest.mark.parametrize("everyone", ["*", "0.0.0.0/0", "::/0", "proxy.example.com"])
+def test_not_everyone_can_be_a_proxy(new_service: NewService, everyone: str) -> None:
+    with (
+        pytest.raises(AssertionError, match="FORWARDED_ALLOW_IPS"),
+        new_service(FORWARDED_ALLOW_IPS=everyone),
+    ):
+        pass

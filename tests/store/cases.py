@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from inference.prediction import Row
-from inference.store import Event, KeyReused, LimitReached, Limits, Store
+from inference.prediction import Row, StoredFile
+from inference.store import Event, KeyReused, LimitReached, Limits, Store, Upload
 from tests.store.adapters import open_store
 
 NO_LIMITS = Limits(10**6, 10**6, 10**6, 1e9)
@@ -456,6 +456,64 @@ def test_a_limit_holds_however_many_start(store: Store) -> None:
         return True
 
     assert sum(at_once(*[start] * 12)) == 5
+
+
+def new_upload(**values: Any) -> Upload:
+    values = {"owner": secrets.token_hex(8), "address": "::1", "created_at": time.time()} | values
+    return Upload(id=secrets.token_hex(16), **values)
+
+
+def test_an_upload_is_known_before_its_file(store: Store) -> None:
+    upload = new_upload()
+    assert store.upload(upload.id) is None
+    store.add_upload(upload, NO_LIMITS)
+    assert store.upload(upload.id) == upload
+    kept = replace(upload, file=StoredFile("uploads/x/0", "image/png", 7, "ab" * 32))
+    store.keep_upload(kept)
+    assert store.upload(upload.id) == kept
+    store.forget_upload(upload.id)
+    store.forget_upload(upload.id)
+    assert store.upload(upload.id) is None
+
+
+def test_old_uploads_come_oldest_first(store: Store) -> None:
+    for at in (3.0, 1.0, 2.0, 4.0):
+        store.add_upload(new_upload(created_at=at), NO_LIMITS)
+    assert [upload.created_at for upload in store.old_uploads(4.0)] == [1.0, 2.0, 3.0]
+
+
+def test_uploads_are_limited(store: Store) -> None:
+    """By caller, by address and by everyone, and apart from predictions."""
+    at = (time.time() // 86_400 + 3650) * 86_400  # a day that no other case counts
+    by_caller = replace(NO_LIMITS, caller_per_minute=2)
+    by_address = replace(NO_LIMITS, address_per_minute=3)
+    added(store, owner="up", address="192.0.2.9", created_at=at, due_at=None)
+    for _ in range(2):
+        store.add_upload(new_upload(owner="up", address="192.0.2.9", created_at=at), by_caller)
+    with pytest.raises(LimitReached) as limit:
+        store.add_upload(new_upload(owner="up", created_at=at + 20), by_caller)
+    assert limit.value.retry_after == pytest.approx(40)
+    store.add_upload(new_upload(owner="up", created_at=at + 61), by_caller)
+    store.add_upload(new_upload(address="192.0.2.9", created_at=at), by_address)
+    with pytest.raises(LimitReached, match="from this address"):
+        store.add_upload(new_upload(address="192.0.2.9", created_at=at), by_address)
+    with pytest.raises(LimitReached, match="daily ceiling"):
+        store.add_upload(new_upload(created_at=at), replace(NO_LIMITS, daily_predictions=4))
+    store.add_upload(new_upload(created_at=at), replace(NO_LIMITS, daily_predictions=5))
+
+
+def test_only_done_and_strange_events_are_forgotten(store: Store) -> None:
+    row = sent(store)
+    handled, waiting = event_for(row, received_at=5.0), event_for(row, received_at=5.0)
+    nobodys = Event("msg_" + secrets.token_hex(8), "unknown", None, {}, 5.0)
+    late = replace(nobodys, id="msg_" + secrets.token_hex(8), received_at=6.0)
+    store.receive(handled, 5.0)
+    store.save(row, replace(row, due_at=None, leased=False), store.events(row))
+    for event in (waiting, nobodys, late):
+        store.receive(event, 6.0)
+    store.forget_events(6.0)
+    again = [store.receive(event, 7.0) for event in (handled, waiting, nobodys, late)]
+    assert again == [True, False, True, False]
 
 
 def test_pages(store: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,7 +12,9 @@ from inference.models import REGISTRY
 from inference.prediction import Prediction, Succeeded
 from inference.problems import Problem
 from inference.registry import smallest_input
-from inference.service import Service
+from inference.service import EVENT_SECONDS, UPLOAD_MARGIN, UPLOAD_SECONDS, Service
+from inference.storage import StorageError
+from inference.store import Event
 from inference.worker import Worker
 
 KEY = next(iter(REGISTRY))
@@ -83,3 +87,41 @@ def test_a_dead_workers_row_comes_due_again(service: Service) -> None:
     assert second is not None
     assert not service.store.save(first, first), "the first worker is fenced out"
     assert service.store.save(second, second)
+
+
+def test_an_upload_is_erased_when_nobody_can_need_it(service: Service) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"a picture"
+
+    now = time.time()
+    url = asyncio.run(service.save_upload("me", "::1", "image/png", content()))
+    stored = service.file("me", url)
+    assert stored is not None
+    assert service.file("someone else", url) is None
+    day = now + UPLOAD_SECONDS
+    assert service.file("me", url, day - 1) == stored
+    assert service.file("me", url, day + 1) is None
+    asyncio.run(service.tidy(day + UPLOAD_MARGIN - 1))
+    assert service.file("me", url) == stored, "a prediction may still need it"
+    asyncio.run(service.tidy(day + UPLOAD_MARGIN + 1))
+    assert service.file("me", url) is None
+    with pytest.raises(StorageError):
+        asyncio.run(anext(service.storage.get(stored.key)))
+
+
+def test_webhooks_are_forgotten_once_they_are_handled(service: Service) -> None:
+    row_id = begin(service, KEY).row.id
+    now = time.time()
+    service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
+    service.store.receive(Event("msg_2", "r2", None, {}, now), now)
+    later = now + EVENT_SECONDS
+    asyncio.run(service.tidy(later - 1))
+    assert not service.store.receive(Event("msg_2", "r2", None, {}, now), now)
+    asyncio.run(service.tidy(later + 1))
+    assert service.store.receive(Event("msg_2", "r2", None, {}, now), now), "of no row of ours"
+    assert not service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
+    row = service.store.claim(time.time(), 10)
+    assert row is not None
+    assert service.store.save(row, row, service.store.events(row))
+    asyncio.run(service.tidy(later + 1))
+    assert service.store.receive(Event("msg_1", "r1", row_id, {}, now), now), "handled"

@@ -43,7 +43,11 @@ def serve(host: str, port: int) -> None:
     """Run the web process until it is told to stop."""
     import uvicorn
 
-    uvicorn.run(create_app(), host=host, port=port, access_log=False, log_config=None)
+    app = create_app()
+    proxies = app.state.service.settings.forwarded_allow_ips
+    uvicorn.run(
+        app, host=host, port=port, forwarded_allow_ips=proxies, access_log=False, log_config=None
+    )
 
 
 def main() -> int:

@@ -136,7 +136,7 @@ def prime(key: str, service: Its, who: Caller, address: Address) -> dict[str, An
 
 
 @router.post("/api/files", status_code=201)
-async def upload(file: UploadFile, service: Its, who: Caller) -> dict[str, str]:
+async def upload(file: UploadFile, service: Its, who: Caller, address: Address) -> dict[str, str]:
     async def chunks() -> AsyncIterator[bytes]:
         while chunk := await file.read(2**20):
             yield chunk
@@ -144,9 +144,7 @@ async def upload(file: UploadFile, service: Its, who: Caller) -> dict[str, str]:
     if file.size is not None and file.size > service.settings.max_upload_bytes:
         raise too_large(service.settings.max_upload_bytes)
     kind = file.content_type or "application/octet-stream"
-    saved = await service.save_upload(who, kind, chunks())
-    await run_sync(service.store.add_upload, saved)
-    return {"url": f"/files/{saved.id}/0"}
+    return {"url": await service.save_upload(who, address, kind, chunks())}
 
 
 @router.post("/api/webhooks/replicate")

@@ -33,8 +33,7 @@ class SqlStore:
     def add(self, row: Row, limits: Limits) -> Row:
         p = predictions.c
         with self._engine.begin() as db:
-            if db.dialect.name == "postgresql":
-                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIMITS_LOCK)))
+            _lock_limits(db)
             if row.idempotency_key is not None:
                 same = (p.owner == row.owner, p.idempotency_key == row.idempotency_key)
                 known = _one(db.execute(sa.select(predictions).where(*same)))
@@ -43,7 +42,7 @@ class SqlStore:
                     if known.deleted_at is not None or not same_request:
                         raise KeyReused
                     return known
-            _check_limits(db, row, limits)
+            _check_limits(db, predictions, row, limits)
             db.execute(predictions.insert().values(**asdict(row)))
         return row
 
@@ -172,17 +171,38 @@ class SqlStore:
             mine = (p.id == row.id, p.attempts == row.attempts, p.leased.is_(True))
             return db.execute(sa.update(predictions).where(*mine).values(**values)).rowcount == 1
 
-    def add_upload(self, upload: Upload) -> None:
+    def add_upload(self, upload: Upload, limits: Limits) -> None:
         with self._engine.begin() as db:
+            _lock_limits(db)
+            _check_limits(db, uploads, upload, limits)
             db.execute(uploads.insert().values(**asdict(upload)))
+
+    def keep_upload(self, upload: Upload) -> None:
+        file = None if upload.file is None else asdict(upload.file)
+        with self._engine.begin() as db:
+            db.execute(sa.update(uploads).where(uploads.c.id == upload.id).values(file=file))
 
     def upload(self, upload_id: str) -> Upload | None:
         with self._read() as db:
-            found = db.execute(sa.select(uploads).where(uploads.c.id == upload_id)).mappings()
-            item = found.first()
-        if item is None:
-            return None
-        return Upload(item["id"], item["owner"], item["created_at"], StoredFile(**item["file"]))
+            found = _uploads(db.execute(sa.select(uploads).where(uploads.c.id == upload_id)))
+        return found[0] if found else None
+
+    def old_uploads(self, before: float) -> list[Upload]:
+        u = uploads.c
+        query = sa.select(uploads).where(u.created_at < before).order_by(u.created_at).limit(100)
+        with self._read() as db:
+            return _uploads(db.execute(query))
+
+    def forget_upload(self, upload_id: str) -> None:
+        with self._engine.begin() as db:
+            db.execute(sa.delete(uploads).where(uploads.c.id == upload_id))
+
+    def forget_events(self, before: float) -> None:
+        p, e = predictions.c, events.c
+        its = (p.id == e.row_id) | (p.replicate_id == e.replicate_id)
+        done = e.handled_at.is_not(None) | ~sa.exists().where(its)
+        with self._engine.begin() as db:
+            db.execute(sa.delete(events).where(e.received_at < before, done))
 
     def recent(self, model: str, since: float) -> bool:
         p = predictions.c
@@ -230,15 +250,29 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
     return count
 
 
-def _check_limits(db: sa.Connection, row: Row, limits: Limits) -> None:
-    p = predictions.c
-    now = row.created_at
-    window = sa.select(sa.func.count(), sa.func.min(p.created_at)).where(p.created_at > now - 60)
-    seconds = sa.func.coalesce(sa.func.sum(p.predict_seconds), 0.0)
-    day = sa.select(sa.func.count(), seconds).where(p.created_at >= midnight(now))
-    caller = db.execute(window.where(p.owner == row.owner)).one()
-    address = db.execute(window.where(p.address == row.address)).one()
-    check_limits(limits, now, caller, address, db.execute(day).one())
+def _lock_limits(db: sa.Connection) -> None:
+    """Let nobody else count and insert meanwhile; on SQLite every writer is alone anyway."""
+    if db.dialect.name == "postgresql":
+        db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIMITS_LOCK)))
+
+
+def _check_limits(db: sa.Connection, table: sa.Table, new: Row | Upload, limits: Limits) -> None:
+    c = table.c
+    now = new.created_at
+    window = sa.select(sa.func.count(), sa.func.min(c.created_at)).where(c.created_at > now - 60)
+    spent = sa.literal(0.0) if table is uploads else sa.func.sum(c.predict_seconds)
+    day = sa.select(sa.func.count(), sa.func.coalesce(spent, 0.0))
+    caller = db.execute(window.where(c.owner == new.owner)).one()
+    address = db.execute(window.where(c.address == new.address)).one()
+    today = db.execute(day.where(c.created_at >= midnight(now))).one()
+    check_limits(limits, now, caller, address, today)
+
+
+def _uploads(result: sa.CursorResult[Any]) -> list[Upload]:
+    found = [dict(item) for item in result.mappings()]
+    return [
+        Upload(**item | {"file": item["file"] and StoredFile(**item["file"])}) for item in found
+    ]
 
 
 def _insert(db: sa.Connection, table: sa.Table) -> Any:

@@ -70,8 +70,10 @@ uploads = sa.Table(
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("file", Json, nullable=False),
+    sa.Column("file", Json),
+    sa.Index("uploads_created", "created_at"),
 )
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as NotDecoded
 
@@ -53,6 +62,7 @@ class Settings(BaseSettings):
     address_per_minute: int = Field(60, ge=1)
     daily_predictions: int = Field(2_000, ge=0)
     daily_seconds: float = Field(20_000, ge=0)
+    forwarded_allow_ips: str = "127.0.0.1"
     worker_in_web: bool = False
     worker_concurrency: int = Field(8, ge=1)
 
@@ -89,6 +99,20 @@ class Settings(BaseSettings):
         if its is None or (its.price_per_second is None and its.price_per_run is None):
             return None
         return (its.price_per_second or 0) * predict_seconds + (its.price_per_run or 0)
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _known_proxies(cls, value: str) -> str:
+        """Whose ``X-Forwarded-For`` counts; anyone else could choose their address."""
+        try:
+            networks = [ip_network(part.strip()) for part in value.split(",")]
+        except ValueError:
+            raise ValueError("addresses or networks of your proxies, with commas between") from None
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError(
+                "names every address: callers could choose the one they are limited by"
+            )
+        return value
 
     @model_validator(mode="after")
     def _right(self) -> Self:

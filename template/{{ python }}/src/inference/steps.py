@@ -89,7 +89,7 @@ class Steps:
             url = str(inputs.get(name, ""))
             if not url.startswith("/"):
                 continue
-            stored = await asyncio.to_thread(self.service.file, row.owner, url)
+            stored = await asyncio.to_thread(self.service.file, row.owner, url, row.created_at)
             if stored is None:
                 raise Refused(f"The file for {name} is not there any more.")
             signed = await self.service.storage.sign(stored.key, 3600)

@@ -23,17 +23,21 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that a caller sent, to be used as an input."""
+    """A file that a caller sent, to be used as an input; ``file`` is None until it is stored."""
 
     id: str
     owner: str
+    address: str
     created_at: float
-    file: StoredFile
+    file: StoredFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that may be started: per caller and address a minute, and by everyone a UTC day."""
+    """The most that may be started: per caller and address a minute, and by everyone a UTC day.
+
+    Uploads are counted apart from predictions, by the same numbers.
+    """
 
     caller_per_minute: int
     address_per_minute: int
@@ -42,7 +46,7 @@ class Limits:
 
 
 class LimitReached(Exception):
-    """No prediction may be started now; ``retry_after`` in seconds."""
+    """No prediction, or no upload, may be started now; ``retry_after`` in seconds."""
 
     def __init__(self, title: str, retry_after: float) -> None:
         super().__init__(title)
@@ -134,9 +138,27 @@ class Store(Protocol):
     def note(self, old: Row, new: Row) -> bool:
         """Write what changed and keep the lease; False where another worker has the row."""
 
-    def add_upload(self, upload: Upload) -> None: ...
+    def add_upload(self, upload: Upload, limits: Limits) -> None:
+        """Insert the upload, before its file is stored.
 
-    def upload(self, upload_id: str) -> Upload | None: ...
+        Raises:
+            LimitReached: a limit counted over the uploads is reached; seconds are not counted.
+        """
+
+    def keep_upload(self, upload: Upload) -> None:
+        """Write the ``file`` of an upload that is stored now."""
+
+    def upload(self, upload_id: str) -> Upload | None:
+        """The upload, with or without its file; None where there is none."""
+
+    def old_uploads(self, before: float) -> list[Upload]:
+        """At most 100 uploads created before then, oldest first."""
+
+    def forget_upload(self, upload_id: str) -> None:
+        """Delete the upload; no effect where it is gone."""
+
+    def forget_events(self, before: float) -> None:
+        """Delete the events received before then that are handled, or whose row is not there."""
 
     def recent(self, model: str, since: float) -> bool:
         """Whether a prediction of the model was created since then."""

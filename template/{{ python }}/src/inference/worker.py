@@ -7,6 +7,7 @@ that runs out, and the next one goes on where it stopped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 LEASE = 30.0
 POLL = 0.25
+TIDY_EVERY = 600.0
 """In seconds."""
 
 
@@ -41,7 +43,7 @@ class Worker:
         """Work until ``stop`` is set; rows in hand are given back by their lease."""
         lanes = [self._lane(stop) for _ in range(self.settings.worker_concurrency)]
         try:
-            await asyncio.gather(*lanes)
+            await asyncio.gather(*lanes, self._tidy(stop))
         finally:
             await self.steps.aclose()
 
@@ -58,6 +60,15 @@ class Worker:
                     await asyncio.wait_for(stop.wait(), pause)
                 except TimeoutError:
                     continue
+
+    async def _tidy(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self.service.tidy(time.time())
+            except Exception:
+                log.exception("old uploads and webhooks are not erased")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TIDY_EVERY)
 
     async def once(self) -> bool:
         """Claim one due row and do its next step; False where nothing was due."""
