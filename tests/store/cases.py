@@ -459,8 +459,8 @@ def test_a_limit_holds_however_many_start(store: Store) -> None:
 
 
 def new_upload(**values: Any) -> Upload:
-    values = {"owner": secrets.token_hex(8), "address": "::1", "created_at": time.time()} | values
-    return Upload(id=secrets.token_hex(16), **values)
+    upload = Upload(secrets.token_hex(16), secrets.token_hex(8), "::1", time.time())
+    return replace(upload, **values)
 
 
 def test_an_upload_is_known_before_its_file(store: Store) -> None:

@@ -81,6 +81,10 @@ MISTAKES = {
             "live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))",
             "live = sa.update(predictions).where(p.id == row_id)",
         ),
+        ("_check_limits(db, uploads, upload, limits)", "pass"),
+        ("u.created_at < before", "sa.true()"),
+        (".where(e.received_at < before, done)", ".where(e.received_at < before)"),
+        ("| ~sa.exists().where(its)", ""),
         (
             ".on_conflict_do_nothing()",
             ".on_conflict_do_update(index_elements=['id'], set_={'handled_at': None})",
