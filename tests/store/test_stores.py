@@ -15,7 +15,7 @@ import pytest
 from tests.rendering import ROOT, Renders, project_env, run
 
 CASES = ROOT / "tests/store/cases.py"
-STORES = {"fastapi": "src/app/database.py"}
+STORES = ["fastapi"]
 NewUrl = Callable[[], str]
 
 
@@ -81,7 +81,7 @@ MISTAKES = {
             "live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))",
             "live = sa.update(predictions).where(p.id == row_id)",
         ),
-        ("_check_limits(db, uploads, upload, limits)", "pass"),
+        ("check_limits(db, uploads, upload, limits)", "pass"),
         ("u.created_at < before", "sa.true()"),
         (".where(e.received_at < before, done)", ".where(e.received_at < before)"),
         ("| ~sa.exists().where(its)", ""),
@@ -110,9 +110,8 @@ def test_a_store_with_a_mistake_is_seen(
     database: str, right: str, mistake: str, new_url: NewUrl, renders: Renders, tmp_path: Path
 ) -> None:
     project = renders.copy(tmp_path / "project")
-    source = project / STORES["fastapi"]
-    text = source.read_text("utf-8")
-    assert right in text
+    texts = {path: path.read_text("utf-8") for path in (project / "src/app").glob("*.py")}
+    [(source, text)] = [each for each in texts.items() if right in each[1]]
     source.write_text(text.replace(right, mistake), "utf-8")
     done = tried(project, "fastapi", new_url(), "-x")
     assert done.returncode == 1, done.stdout + done.stderr

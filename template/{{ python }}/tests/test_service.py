@@ -12,9 +12,10 @@ from inference.models import REGISTRY
 from inference.prediction import Prediction, Succeeded
 from inference.problems import Problem
 from inference.registry import smallest_input
-from inference.service import EVENT_SECONDS, UPLOAD_MARGIN, UPLOAD_SECONDS, Service
+from inference.service import Service
 from inference.storage import StorageError
 from inference.store import Event
+from inference.uploads import EVENT_SECONDS, UPLOAD_MARGIN, UPLOAD_SECONDS
 from inference.worker import Worker
 
 KEY = next(iter(REGISTRY))
@@ -94,16 +95,16 @@ def test_an_upload_is_erased_when_nobody_can_need_it(service: Service) -> None:
         yield b"a picture"
 
     now = time.time()
-    url = asyncio.run(service.save_upload("me", "::1", "image/png", content()))
+    url = asyncio.run(service.uploads.save("me", "::1", "image/png", content()))
     stored = service.file("me", url)
     assert stored is not None
     assert service.file("someone else", url) is None
     day = now + UPLOAD_SECONDS
     assert service.file("me", url, day - 1) == stored
     assert service.file("me", url, day + 1) is None
-    asyncio.run(service.tidy(day + UPLOAD_MARGIN - 1))
+    asyncio.run(service.uploads.tidy(day + UPLOAD_MARGIN - 1))
     assert service.file("me", url) == stored, "a prediction may still need it"
-    asyncio.run(service.tidy(day + UPLOAD_MARGIN + 1))
+    asyncio.run(service.uploads.tidy(day + UPLOAD_MARGIN + 1))
     assert service.file("me", url) is None
     with pytest.raises(StorageError):
         asyncio.run(anext(service.storage.get(stored.key)))
@@ -115,13 +116,13 @@ def test_webhooks_are_forgotten_once_they_are_handled(service: Service) -> None:
     service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
     service.store.receive(Event("msg_2", "r2", None, {}, now), now)
     later = now + EVENT_SECONDS
-    asyncio.run(service.tidy(later - 1))
+    asyncio.run(service.uploads.tidy(later - 1))
     assert not service.store.receive(Event("msg_2", "r2", None, {}, now), now)
-    asyncio.run(service.tidy(later + 1))
+    asyncio.run(service.uploads.tidy(later + 1))
     assert service.store.receive(Event("msg_2", "r2", None, {}, now), now), "of no row of ours"
     assert not service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
     row = service.store.claim(time.time(), 10)
     assert row is not None
     assert service.store.save(row, row, service.store.events(row))
-    asyncio.run(service.tidy(later + 1))
+    asyncio.run(service.uploads.tidy(later + 1))
     assert service.store.receive(Event("msg_1", "r1", row_id, {}, now), now), "handled"

@@ -144,7 +144,7 @@ async def upload(file: UploadFile, service: Its, who: Caller, address: Address) 
     if file.size is not None and file.size > service.settings.max_upload_bytes:
         raise too_large(service.settings.max_upload_bytes)
     kind = file.content_type or "application/octet-stream"
-    return {"url": await service.save_upload(who, address, kind, chunks())}
+    return {"url": await service.uploads.save(who, address, kind, chunks())}
 
 
 @router.post("/api/webhooks/replicate")

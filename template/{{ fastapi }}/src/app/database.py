@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from inference.prediction import TERMINAL, Row, StoredFile
-from inference.store import Event, KeyReused, Limits, Upload, changes, check_limits, midnight
+from inference.prediction import TERMINAL, Row
+from inference.store import Event, KeyReused, Limits, changes
 
-from .tables import events, predictions, uploads
+from .tables import events, predictions
+from .uploads import SqlUploads, check_limits, lock_limits
 
-_LIMITS_LOCK = 7_264_911
 
-
-class SqlStore:
+class SqlStore(SqlUploads):
     """The port ``inference.store.Store`` on two tables and one for uploads."""
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
-            yield connection.execution_options(reading=True)
 
     def add(self, row: Row, limits: Limits) -> Row:
         p = predictions.c
         with self._engine.begin() as db:
-            _lock_limits(db)
+            lock_limits(db)
             if row.idempotency_key is not None:
                 same = (p.owner == row.owner, p.idempotency_key == row.idempotency_key)
                 known = _one(db.execute(sa.select(predictions).where(*same)))
@@ -42,7 +32,7 @@ class SqlStore:
                     if known.deleted_at is not None or not same_request:
                         raise KeyReused
                     return known
-            _check_limits(db, predictions, row, limits)
+            check_limits(db, predictions, row, limits)
             db.execute(predictions.insert().values(**asdict(row)))
         return row
 
@@ -171,32 +161,6 @@ class SqlStore:
             mine = (p.id == row.id, p.attempts == row.attempts, p.leased.is_(True))
             return db.execute(sa.update(predictions).where(*mine).values(**values)).rowcount == 1
 
-    def add_upload(self, upload: Upload, limits: Limits) -> None:
-        with self._engine.begin() as db:
-            _lock_limits(db)
-            _check_limits(db, uploads, upload, limits)
-            db.execute(uploads.insert().values(**asdict(upload)))
-
-    def keep_upload(self, upload: Upload) -> None:
-        file = None if upload.file is None else asdict(upload.file)
-        with self._engine.begin() as db:
-            db.execute(sa.update(uploads).where(uploads.c.id == upload.id).values(file=file))
-
-    def upload(self, upload_id: str) -> Upload | None:
-        with self._read() as db:
-            found = _uploads(db.execute(sa.select(uploads).where(uploads.c.id == upload_id)))
-        return found[0] if found else None
-
-    def old_uploads(self, before: float) -> list[Upload]:
-        u = uploads.c
-        query = sa.select(uploads).where(u.created_at < before).order_by(u.created_at).limit(100)
-        with self._read() as db:
-            return _uploads(db.execute(query))
-
-    def forget_upload(self, upload_id: str) -> None:
-        with self._engine.begin() as db:
-            db.execute(sa.delete(uploads).where(uploads.c.id == upload_id))
-
     def forget_events(self, before: float) -> None:
         p, e = predictions.c, events.c
         its = (p.id == e.row_id) | (p.replicate_id == e.replicate_id)
@@ -248,31 +212,6 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
     count = db.execute(live.values(cancel_requested=True, ask_at=None)).rowcount
     db.execute(live.where(p.leased.is_(False)).values(due_at=now))
     return count
-
-
-def _lock_limits(db: sa.Connection) -> None:
-    """Let nobody else count and insert meanwhile; on SQLite every writer is alone anyway."""
-    if db.dialect.name == "postgresql":
-        db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIMITS_LOCK)))
-
-
-def _check_limits(db: sa.Connection, table: sa.Table, new: Row | Upload, limits: Limits) -> None:
-    c = table.c
-    now = new.created_at
-    window = sa.select(sa.func.count(), sa.func.min(c.created_at)).where(c.created_at > now - 60)
-    spent = sa.literal(0.0) if table is uploads else sa.func.sum(c.predict_seconds)
-    day = sa.select(sa.func.count(), sa.func.coalesce(spent, 0.0))
-    caller = db.execute(window.where(c.owner == new.owner)).one()
-    address = db.execute(window.where(c.address == new.address)).one()
-    today = db.execute(day.where(c.created_at >= midnight(now))).one()
-    check_limits(limits, now, caller, address, today)
-
-
-def _uploads(result: sa.CursorResult[Any]) -> list[Upload]:
-    found = [dict(item) for item in result.mappings()]
-    return [
-        Upload(**item | {"file": item["file"] and StoredFile(**item["file"])}) for item in found
-    ]
 
 
 def _insert(db: sa.Connection, table: sa.Table) -> Any:

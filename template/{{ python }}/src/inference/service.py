@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from .models import REGISTRY
-from .prediction import Prediction, Row, StoredFile, StoredUrl, present, storable
+from .prediction import Prediction, Row, StoredFile, present, storable
 from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
 from .registry import Mode, Model, file_fields, input_fields, smallest_input
 from .settings import Settings
 from .state import parse_remote
 from .storage import Storage
-from .store import Event, KeyReused, LimitReached, Store, Upload
+from .store import Event, KeyReused, LimitReached, Store
+from .uploads import Uploads, limited, network_of
 from .webhook import MissingHeaders, WebhookRejected, verify
 
 OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(0|[1-9][0-9]{0,5})")
-UPLOAD_SECONDS = 86_400.0
-"""For how long an upload can be used, as Replicate's own files can."""
-UPLOAD_MARGIN = 2 * 3600.0
-"""Seconds after that in which a prediction may still wait for its start, or Replicate fetch it."""
-EVENT_SECONDS = 86_400.0
-"""For how long webhooks are kept: no repetition of one comes after minutes."""
 PRIME_EVERY = 300.0
 """Seconds for which a model counts as warm after a prediction of it was created."""
 
@@ -41,6 +34,7 @@ class Service:
         self.settings = settings
         self.store = store
         self.storage = storage
+        self.uploads = Uploads(settings, store, storage)
 
     def models(self) -> list[dict[str, Any]]:
         """Every model of the project as ``GET /api/models`` shows it."""
@@ -197,39 +191,6 @@ class Service:
             return
         self.store.receive(Event(event_id, remote.id, remote.row_id, data, now), now)
 
-    async def save_upload(
-        self, caller: str, address: str, content_type: str, chunks: AsyncIterator[bytes]
-    ) -> StoredUrl:
-        """Store a file of the caller's, streamed; it is theirs for ``UPLOAD_SECONDS``.
-
-        Raises:
-            Problem: 429 a limit is reached; nothing was read.
-            StorageError: the store failed.
-        """
-        upload_id = secrets.token_hex(16)
-        upload = Upload(upload_id, caller, network_of(address), time.time())
-        try:
-            await asyncio.to_thread(self.store.add_upload, upload, self.settings.limits)
-        except LimitReached as limit:
-            raise limited(limit) from None
-        stored = await self.storage.put(f"uploads/{upload_id}/0", chunks, content_type)
-        await asyncio.to_thread(self.store.keep_upload, replace(upload, file=stored))
-        return StoredUrl(f"/files/{upload_id}/0")
-
-    async def tidy(self, now: float) -> None:
-        """Erase uploads that nobody can need any more, and webhooks that were kept for a day.
-
-        Raises:
-            StorageError: the rest waits for the next time.
-        """
-        await asyncio.to_thread(self.store.forget_events, now - EVENT_SECONDS)
-        while old := await asyncio.to_thread(
-            self.store.old_uploads, now - UPLOAD_SECONDS - UPLOAD_MARGIN
-        ):
-            for upload in old:
-                await self.storage.delete(f"uploads/{upload.id}/")
-                await asyncio.to_thread(self.store.forget_upload, upload.id)
-
     def file(self, caller: str, url: str, at: float | None = None) -> StoredFile | None:
         """The caller's own stored output or upload at ``/files/<id>/<index>``, now or ``at``."""
         match = OWN_FILE.fullmatch(url)
@@ -241,29 +202,7 @@ class Service:
             if row.owner != caller or row.storage != "stored" or index >= len(row.files):
                 return None
             return StoredFile(**row.files[index])
-        upload = self.store.upload(file_id)
-        if upload is None or upload.owner != caller or index != 0:
-            return None
-        fresh = (time.time() if at is None else at) < upload.created_at + UPLOAD_SECONDS
-        return upload.file if fresh else None
-
-
-def limited(limit: LimitReached) -> Problem:
-    detail = f"Nothing was started. Try again in {limit.retry_after:.0f} s."
-    return Problem(429, limit.title, detail, retry_after=limit.retry_after)
-
-
-def network_of(address: str) -> str:
-    """What an address counts as: itself, or the /64 of IPv6, which is one subscriber's."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((found.packed[:8] + bytes(8), 64)))
+        return self.uploads.find(caller, file_id, at) if index == 0 else None
 
 
 def with_price(row: Row, settings: Settings) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Worker:
     async def _tidy(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                await self.service.tidy(time.time())
+                await self.service.uploads.tidy(time.time())
             except Exception:
                 log.exception("old uploads and webhooks are not erased")
             with contextlib.suppress(TimeoutError):
