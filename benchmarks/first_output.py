@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from run import pip_indexes  # noqa: E402
 from tests.rendering import clean_env, copier_command, free_port, snapshot  # noqa: E402
 
 
@@ -71,7 +72,8 @@ def once(template: Path, uv: str, folder: Path) -> dict[str, float]:
     options = ("--trust", "--defaults", "--quiet", "--vcs-ref", "HEAD")
     copier_command("copy", *options, template, project, cwd=folder)
     done("copier copy")
-    env = {k: v for k, v in clean_env().items() if k != "VIRTUAL_ENV"}
+    other = ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")  # as a new user's machine has them: unset
+    env = {k: v for k, v in (pip_indexes() | clean_env()).items() if k not in other}
     subprocess.run([uv, "sync", "--quiet"], cwd=project, env=env, check=True)
     done("uv sync")
     command = [uv, "run", "dev", "--port", str(port), "--emulator-port", str(emulator)]

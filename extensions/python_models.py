@@ -21,7 +21,9 @@ TYPES = {
 }
 
 # What a field would shadow: the names used in a class body, and those of Pydantic's BaseModel.
+# Also those that linters refuse since they look like numbers.
 RESERVED = {*("str", "int", "float", "bool", "list", "File", "Any", "Field", "Literal")} | {
+    *("l", "O", "I"),
     *("construct", "copy", "dict", "from_orm", "json", "parse_file", "parse_obj", "parse_raw"),
     *("schema", "schema_json", "update_forward_refs", "validate", "model_computed_fields"),
     *("model_config", "model_construct", "model_copy", "model_dump", "model_dump_json"),
@@ -108,7 +110,7 @@ def _attribute(name: str) -> str:
 def _field(name: str, field: Json) -> list[str]:
     """The lines that declare the field."""
     optional = not field.get("required") and field.get("default") is None
-    annotation, options = _annotation(field, optional), _options(name, field)
+    annotation, options = _annotation(name, field, optional), _options(name, field)
     default = field.get("default")
     value: Node | None = None
     if options or isinstance(default, list | dict):
@@ -138,29 +140,53 @@ def _field(name: str, field: Json) -> list[str]:
     return lines + _lay(start, value, "", 4)
 
 
-def _annotation(field: Json, optional: bool) -> Node:
+def _annotation(name: str, field: Json, optional: bool) -> Node:
     end = " | None" if optional else ""
-    if "enum" in field and not _has_floats(field):
-        return Group("Literal[", [("", _node(value)) for value in field["enum"]], f"]{end}")
+    if "enum" in field and _has_literal(name, field):
+        choices = [("", _node(value)) for value in field["enum"]]
+        if len(choices) == 1:
+            return f"Literal[{_flat(choices[0][1])}]{end}"
+        return Group("Literal[", choices, f"]{end}")
     if field["type"] == "array":
-        items = TYPES.get(field.get("items", "object"), "Any")
-        return f"list[{items}]{end}"
+        return f"list[{_items(field)}]{end}"
     return TYPES[field["type"]] + ("" if field["type"] == "object" else end)
 
 
 def _options(name: str, field: Json) -> list[tuple[str, Node]]:
+    listed = "enum" in field and not _has_literal(name, field)
     options = {
         "alias": None if name == field["name"] else field["name"],
         "ge": field.get("minimum"),
         "le": field.get("maximum"),
-        # Literal takes no floats: Replicate checks these.
-        "json_schema_extra": {"enum": field["enum"]} if _has_floats(field) else None,
+        "json_schema_extra": {"enum": field["enum"]} if listed else None,
     }
     return [(f"{key}=", _node(value)) for key, value in options.items() if value is not None]
 
 
-def _has_floats(field: Json) -> bool:
-    return any(isinstance(value, float) for value in field.get("enum", []))
+def _has_literal(name: str, field: Json) -> bool:
+    """Whether the choices are a Literal, which takes no floats and, by type checkers, no integers
+    of more than 64 bits; Replicate checks the others.
+
+    A single one must fit on its line: the formatter lays those out by rules of their own.
+    """
+    enum = field["enum"]
+    if not all(isinstance(value, str) or _is_small(value) for value in enum):
+        return False
+    line = f"    {name}: Literal[{_flat(_node(enum[0]))}] | None = Field("
+    return len(enum) > 1 or _width(line) <= WIDTH
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
+def _items(field: Json) -> str:
+    """The type of a list's items; Any where those of its default are of another one."""
+    kinds = {"string": str, "file": str, "integer": int, "number": int | float, "boolean": bool}
+    kind = field.get("items", "object")
+    if not all(isinstance(item, kinds.get(kind, object)) for item in field.get("default", ())):
+        return "Any"
+    return TYPES.get(kind, "Any")
 
 
 def _node(value: Any) -> Node:

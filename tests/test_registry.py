@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.model_api import load_extension
@@ -223,21 +224,142 @@ def test_names_that_collide_are_told_apart(tmp_path: Path) -> None:
     formatted(tmp_path)
 
 
-names = st.text(min_size=1, max_size=30)
+# What a model's input may be like, as Replicate would describe it; nothing in it fits together.
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=120)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-fields = st.one_of(
-    st.fixed_dictionaries({"name": names, "type": st.just("string")}, optional={"default": texts}),
-    st.fixed_dictionaries(
-        {"name": names, "type": st.just("number")},
-        optional={"default": numbers, "minimum": numbers, "maximum": numbers},
-    ),
-    st.fixed_dictionaries(
-        {
-            "name": names,
-            "type": st.just("string"),
-            "enum": st.lists(texts, min_size=1, max_size=12, unique=True),
-        },
-        optional={"required": st.just(True)},
-    ),
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(texts, part, max_size=3),
+    max_leaves=6,
 )
+kinds = st.sampled_from(["string", "integer", "number", "boolean", "array", "object", None])
+properties = st.fixed_dictionaries(
+    {"type": kinds},
+    optional={
+        "format": st.just("uri"),
+        "default": values,
+        "minimum": values,
+        "maximum": values,
+        "enum": st.lists(texts, min_size=1, max_size=30)
+        | st.lists(numbers, max_size=9)
+        | st.lists(values, max_size=5),
+        "items": st.fixed_dictionaries({"type": kinds}, optional={"format": st.just("uri")}),
+        "description": texts,
+    },
+)
+schemas = st.dictionaries(texts, properties, max_size=8).flatmap(
+    lambda each: st.fixed_dictionaries(
+        {
+            "properties": st.just(each),
+            "required": st.lists(st.sampled_from(sorted(each)), unique=True)
+            if each
+            else st.just([]),
+        }
+    )
+)
+models_of_any_kind = st.lists(schemas, min_size=1, max_size=12)
+
+
+def any_pins(inputs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The pins that the resolver makes of models with these inputs."""
+    make_pin = load_extension("replicate_api").make_pin
+    model = {"is_official": True}
+    return {
+        f"someone/model-{number}": make_pin(
+            model, {"openapi_schema": {"components": {"schemas": {"Input": schema}}}}, "2026-01-01"
+        )
+        for number, schema in enumerate(inputs)
+    }
+
+
+SHOWN = """
+import json
+from inference.models import REGISTRY
+from inference.registry import input_fields
+print(json.dumps({model.owner_name: input_fields(model) for model in REGISTRY.values()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def any_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("any")
+
+
+# Not made smaller where it fails: each try takes a second, and a pin is short.
+ONCE = settings(deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+
+@given(models_of_any_kind)
+@settings(ONCE, max_examples=12)
+def test_any_pin_renders_code_that_is_formatted_linted_and_says_the_same(
+    any_folder: Path, inputs: list[dict[str, Any]]
+) -> None:
+    pinned = any_pins(inputs)
+    write(any_folder, pinned)
+    formatted(any_folder)
+    shown = json.loads(run(sys.executable, "-c", SHOWN, cwd=any_folder).stdout)
+    for model, fields in shown.items():
+        for field, wanted in zip(fields, pinned[model]["input"], strict=True):
+            assert field["name"] == wanted["name"]
+            assert field["required"] == wanted.get("required", False)
+            for key in ("type", "default", "minimum", "maximum", "enum"):
+                assert field[key] == wanted.get(key), (field["name"], key)
+
+
+@pytest.mark.slow
+@given(models_of_any_kind)
+@settings(ONCE, max_examples=20)
+def test_any_pin_renders_code_that_is_strictly_typed(
+    any_folder: Path, inputs: list[dict[str, Any]]
+) -> None:
+    write(any_folder, any_pins(inputs))
+    said = mypy(any_folder, "-p", "inference")
+    assert said.startswith("Success"), said
+
+
+def a_right_value(field: dict[str, Any]) -> Any:
+    if "enum" in field:
+        return field["enum"][0]
+    examples = {"string": "a", "file": "https://a/b", "boolean": True, "array": [], "object": {}}
+    return examples.get(field["type"], field.get("minimum", 1))
+
+
+def test_a_wrong_input_is_a_type_error_for_every_model_of_the_catalogue(folder: Path) -> None:
+    """Each field with a value of another type, each choice with another one, each needed one left
+    out, and a field that no model has; beside them a right call of each model."""
+    lines: list[str] = []
+    wrong: set[int] = set()
+
+    def call(model: dict[str, Any], given: dict[str, Any], *, right: bool) -> None:
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        lines.append(f"{model['class_name']}Input({words})")
+        if not right:
+            wrong.add(len(lines))
+
+    catalogue = pins.catalogue()
+    for model in json.loads(pins.registry([], list(catalogue), catalogue)):
+        lines.append(f"from inference.models.{model['module']} import {model['class_name']}Input")
+        fields = model["input"]
+        needed = {f["name"]: a_right_value(f) for f in fields if f.get("required")}
+        call(model, needed, right=True)
+        call(model, {f["name"]: a_right_value(f) for f in fields}, right=True)
+        call(model, needed | {"no_such_field": 1}, right=False)
+        for name in needed:
+            call(model, {key: needed[key] for key in needed if key != name}, right=False)
+        for field in fields:
+            if field["type"] == "object":
+                continue  # any JSON fits
+            others: list[Any] = [b"", 1j]
+            if "enum" in field:
+                others += ["no such choice" if field["type"] == "string" else -12345]
+            elif field["type"] in ("string", "file"):
+                others += [1, None] if field.get("required") else [1]
+            elif field["type"] in ("integer", "number", "boolean"):
+                others += ["1"]
+            for value in others:
+                call(model, needed | {field["name"]: value}, right=False)
+    assert len(wrong) > 300
+    (folder / "use_all.py").write_text("\n".join(lines) + "\n", "utf-8")
+    said = mypy(folder, "use_all.py").splitlines()
+    named = {int(line.split(":")[1]) for line in said if ": error:" in line}
+    assert named == wrong, [lines[number - 1] for number in sorted(named ^ wrong)]
