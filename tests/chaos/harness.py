@@ -139,7 +139,12 @@ class Report:
 
 
 class Chaos:
-    """One run: emulator, web and workers of a project, with a proxy on every way between them."""
+    """One run: emulator, web and workers of a project, with a proxy on every way between them.
+
+    ``named`` says where Replicate names a prediction's webhook, by which a row is found whose
+    create was not answered: in its list, in its events. Every ``lost_every``th create has no
+    answer; every event comes twice, except the share of them (``dropped``) that never comes.
+    """
 
     def __init__(
         self,
@@ -148,7 +153,9 @@ class Chaos:
         database: Database,
         storage: Storage,
         *,
-        list_field: bool,
+        named: Sequence[str] = ("list", "events"),
+        lost_every: int = 10,
+        dropped: float = 0.1,
         workers: int = 2,
         seed: int = 1,
     ) -> None:
@@ -156,7 +163,9 @@ class Chaos:
         self.commands = PROJECTS[framework]
         self.database = database
         self.storage = storage
-        self.list_field = list_field
+        self.named = named
+        self.lost_every = lost_every
+        self.dropped = dropped
         self.random = random.Random(seed)
         self.report = Report()
         self.log = project.parent / "chaos.log"
@@ -217,8 +226,9 @@ class Chaos:
             "/_emulator/settings",
             json={
                 "webhook_repeat": 1,
-                "webhook_drop": 0.1,
-                "list_webhook_field": self.list_field,
+                "webhook_drop": self.dropped,
+                "list_webhook_field": "list" in self.named,
+                "body_webhook_field": "events" in self.named,
                 "webhook_tries": 4,
             },
         ).raise_for_status()
@@ -231,7 +241,7 @@ class Chaos:
             if request.method != "POST" or not re.match(CREATES, request.path):
                 return False
             creates[0] += 1
-            return creates[0] % 10 == 0
+            return creates[0] % self.lost_every == 0
 
         self.api.lost = lost
         for _ in range(callers):
@@ -491,7 +501,9 @@ class Chaos:
         """Why nobody could know what became of it; unexplained where somebody could."""
         if not made:
             self.report.unknown["never reached Replicate"] += 1
-        elif not self.list_field and not any(each.id in url for url in self._delivered()):
+        elif "list" not in self.named and not (
+            "events" in self.named and any(each.id in url for url in self._delivered())
+        ):
             self.report.unknown["created, named by no list and no event"] += 1
         else:
             self.report.unexplained.append(f"{each.id}: {made}")
@@ -565,19 +577,25 @@ def table(rows: Mapping[str, Report]) -> str:
 
 
 def run(
-    chaos: Chaos, predictions: int, *, pause: float, random_seconds: float, patience: float
+    chaos: Chaos,
+    predictions: int,
+    *,
+    pause: float,
+    steps: int = 1,
+    random_seconds: float = 0,
+    patience: float,
 ) -> Report:
-    """The whole of it: load, the named steps, kills at random, and what is left."""
+    """The whole of it: load, the named steps (so often), kills at random, and what is left."""
     began = time.monotonic()
     with chaos.up(), ThreadPoolExecutor(2) as pool:
         load = pool.submit(chaos.load, predictions, pause)
-        for step in chaos.steps():
+        for step in chaos.steps() * steps:
             step()
         stop = threading.Event()
         killing = pool.submit(chaos.kill_at_random, stop, 1.5)
         time.sleep(random_seconds)
-        load.result()
         stop.set()
+        load.result()
         killing.result()
         chaos.settle(patience)
         report = chaos.verify()

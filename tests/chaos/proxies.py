@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Phase = Literal["request", "answer", "half"]
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -69,17 +69,23 @@ class Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     def listen(
         self,
-        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
         host: str = "127.0.0.1",
     ) -> tuple[asyncio.Server, int]:
         """Start a server on a free port of the address; returns it with the port."""
 
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self.loop.create_task(serve(reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
         async def start() -> asyncio.Server:
-            return await asyncio.start_server(serve, host, 0)
+            return await asyncio.start_server(begin, host, 0)
 
         server = asyncio.run_coroutine_threadsafe(start(), self.loop).result(10)
         return server, int(server.sockets[0].getsockname()[1])

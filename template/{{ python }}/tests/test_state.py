@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.prediction import TERMINAL, Row, Running, Succeeded, present
-from inference.state import Remote, Step, fail, next_step, observe, parse_remote, row_id_of
+from inference.state import (
+    Remote,
+    Step,
+    cancel_unsent,
+    fail,
+    next_step,
+    observe,
+    parse_remote,
+    row_id_of,
+)
 
 NOW = 1_000.0
 ROW = Row(
@@ -76,6 +85,8 @@ def test_another_predictions_message_changes_nothing() -> None:
         (replace(SENT, replicate_id="r1", status="starting"), Step.ASK),
         (replace(SENT, replicate_id="r1", status="starting", ask_at=NOW + 1), Step.REST),
         (replace(SENT, replicate_id="r1", status="processing", cancel_requested=True), Step.CANCEL),
+        (replace(SENT, cancel_requested=True), Step.ADOPT),
+        (replace(ROW, cancel_requested=True), Step.CANCEL),
         (replace(SENT, status="succeeded", storage="pending"), Step.STORE),
         (replace(SENT, status="succeeded", storage="stored"), Step.REST),
         (replace(SENT, status="canceled", deleted_at=NOW), Step.ERASE),
@@ -84,6 +95,18 @@ def test_another_predictions_message_changes_nothing() -> None:
 )
 def test_what_comes_next(row: Row, step: Step) -> None:
     assert next_step(row, NOW) is step
+
+
+def test_a_cancel_waits_for_nothing_once_the_prediction_is_found() -> None:
+    lost = replace(SENT, cancel_requested=True, ask_at=NOW + 60, failures=3)
+    assert next_step(lost, NOW) is Step.REST
+    found = observe(lost, STORY[0], NOW)
+    assert (found.failures, next_step(found, NOW)) == (0, Step.CANCEL)
+
+
+def test_what_was_never_sent_is_canceled_here() -> None:
+    row = cancel_unsent(replace(ROW, cancel_requested=True), NOW)
+    assert (row.status, row.completed_at, next_step(row, NOW)) == ("canceled", NOW, Step.REST)
 
 
 def test_only_a_stored_success_has_an_output() -> None:

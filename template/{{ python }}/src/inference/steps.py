@@ -102,18 +102,20 @@ class Steps:
 
     async def adopt(self, row: Row) -> Row:
         """Look for a prediction whose create was never answered; it is not sent again."""
+        end = unknown_since(row, self.settings.cancel_after_seconds)
+        remote = None
         try:
             remote = await self.gateway.find(row)
         except (Refused, Throttled, NotSent, NoAnswer):
-            remote = None
+            end += GIVE_UP_ASKING  # nobody has said that it is not there
         now = time.time()
         if remote is not None:
             found = observe(row, remote, now)
             return found if row.cancel_requested else replace(found, ask_at=self._ask_at())
-        if now > unknown_since(row, self.settings.cancel_after_seconds):
+        if now > end:
             return fail(row, UNKNOWN, now)
         failures = row.failures + 1
-        return replace(row, ask_at=now + 5 * ASK_EVERY * failures, failures=failures)
+        return replace(row, ask_at=min(now + 5 * ASK_EVERY * failures, end + 1), failures=failures)
 
     async def ask(self, row: Row) -> Row:
         """Hear from Replicate how it is."""
