@@ -57,6 +57,9 @@ class Gateway:
             max_retries=0,
             timeout=_TIMEOUT,
         )
+        # The SDK imports them when they are first read: not between a row's mark and its create.
+        self._predictions = self._client.predictions.with_raw_response
+        self._deployed = self._client.deployments.predictions.with_raw_response
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -77,16 +80,14 @@ class Gateway:
             options["prefer"] = f"wait={wait}"
         if url := self.webhook_url(row):
             options |= {"webhook": url, "webhook_events_filter": ["start", "completed"]}
-        predictions = self._client.predictions.with_raw_response
-        deployed = self._client.deployments.predictions.with_raw_response
         try:
             if row.deployment:
                 owner, _, name = row.deployment.partition("/")
-                reply = await deployed.create(
+                reply = await self._deployed.create(
                     deployment_owner=owner, deployment_name=name, **options
                 )
             else:
-                reply = await predictions.create(version=row.ref, **options)
+                reply = await self._predictions.create(version=row.ref, **options)
             return parse_remote(reply.http_response.json())
         except replicate.APIStatusError as error:
             raise _refusal(error) from error
@@ -97,13 +98,11 @@ class Gateway:
 
     async def get(self, replicate_id: str) -> Remote:
         """What Replicate says about the prediction now; raises as ``create`` does."""
-        predictions = self._client.predictions.with_raw_response
-        return await _reply(predictions.get(prediction_id=replicate_id))
+        return await _reply(self._predictions.get(prediction_id=replicate_id))
 
     async def cancel(self, replicate_id: str) -> Remote:
         """Ask for the cancellation, which may be repeated; raises as ``create`` does."""
-        predictions = self._client.predictions.with_raw_response
-        return await _reply(predictions.cancel(prediction_id=replicate_id))
+        return await _reply(self._predictions.cancel(prediction_id=replicate_id))
 
     async def find(self, row: Row) -> Remote | None:
         """The prediction whose webhook names the row, among those created when it was sent."""
