@@ -310,7 +310,8 @@ def guard_pins(data: Mapping[str, Any], models: Sequence[str], extra: Any) -> bo
             f"The answers were edited by hand: {problem}. Restore them "
             "(git checkout .copier-answers.yml), then change models with "
             "`copier update --data 'replicate_extra_models=[owner/name]'` and refresh pins with "
-            "`copier update -r :current: --data replicate_pins_as_of=<today's date>`"
+            "`copier update -r :current: --data replicate_pins_as_of=<today's date>`. If they were "
+            "committed long ago, `copier recopy --trust` pins anew what is missing, over your edits"
         )
     return False
 
