@@ -38,10 +38,17 @@ Rules = Callable[[list[Snippet]], list[set[str]]]
 
 @pytest.fixture
 def rules(check: ModuleType) -> Rules:
-    """The rules that refuse each snippet, each in a file of its own."""
+    """The rules that refuse each snippet, each in a file of its own.
+
+    A mistake is read where it would be made, below `predictions/`: a path is context, too.
+    """
 
     def found(given: list[Snippet]) -> list[set[str]]:
-        files = {f"src/app/s{i}.{snippet.suffix}": snippet.code for i, snippet in enumerate(given)}
+        folders = ["" if snippet.rule == "ordinary" else "predictions/" for snippet in given]
+        files = {
+            f"src/app/{folder}s{i}.{snippet.suffix}": snippet.code
+            for i, (folder, snippet) in enumerate(zip(folders, given, strict=True))
+        }
         findings = check.scan(files)
         return [{f.rule for f in findings if f.path == path} for path in files]
 

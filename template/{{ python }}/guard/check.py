@@ -84,9 +84,12 @@ def mirrored(path: str, text: str) -> tuple[str, str]:
         raise ValueError(f"{path} is too large to be checked: split it")
     if suffix == ".ipynb":
         return f"{path}.py", notebook_code(text)
-    # deaf to `ast-grep-ignore`; all JavaScript and TypeScript is parsed as one language
+    # deaf to `ast-grep-ignore`; a path that says "webhook" is context for the rules, too
     text = text.replace("ast-grep-ignore", "ast-grep_ignore")
-    return (f"{path}.tsx" if suffix in SCRIPTS - {".tsx"} else path), text
+    if suffix not in SCRIPTS:
+        return path, f"{text}\n# {path}"
+    # all JavaScript and TypeScript is parsed as one language
+    return path if suffix == ".tsx" else f"{path}.tsx", f"{text}\n// {path}"
 
 
 def scan(sources: dict[str, str]) -> list[Finding]:
