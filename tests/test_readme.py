@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.rendering import ROOT, Running, clean_env, run, running, snapshot
@@ -113,5 +114,5 @@ def test_dev_links_the_plain_files(clone: Path, bare: dict[str, str]) -> None:
     source = clone / "template/{{ python }}/src/inference/state.py"
     assert (linked / "src/inference/state.py").resolve() == source.resolve()
     assert not (linked / "README.md").is_symlink()
-    with running(linked):
-        pass
+    with running(linked) as started:
+        assert httpx.get(f"{started.url}/page/page.js").is_success

@@ -44,6 +44,9 @@ OTHER: dict[str, list[Any]] = {
 }
 
 
+TYPED = ("dev", "guard", "scripts", "src/inference", "tests")
+
+
 def choices(name: str) -> list[Any]:
     """The answers to try for a question: each choice, or the examples above."""
     declared = questions()[name].get("choices")
@@ -121,6 +124,16 @@ def test_a_projects_own_check_sees_a_violation(
     place.write_text(planted)
     with pytest.raises(AssertionError, match=CHECKS[check][0]):
         checked(project, check)
+
+
+def test_every_folder_of_a_project_is_typed(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project")
+    places = [f"{name}/planted_{name[-3:]}.py" for name in ("src/app", *TYPED)]
+    for place in places:
+        (project / place).write_text("x: int = ''\n")
+    with pytest.raises(AssertionError) as complaint:
+        checked(project, "types")
+    assert [place for place in places if f"{place}:1: error" not in str(complaint.value)] == []
 
 
 def test_unknown_answers_are_refused(tmp_path: Path) -> None:

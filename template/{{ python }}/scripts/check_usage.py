@@ -20,12 +20,13 @@ def main() -> None:
     settings = load_settings()
     rows = build_service(settings).store.usage(time.time() - arguments.days * 86_400)
     predictions = [with_price(row, settings) for row in rows]
+    unknown = [row.id for row in rows if row.error == UNKNOWN]
     totals = {
         "predictions": len(rows),
         "predict_seconds": round(sum(row.predict_seconds or 0 for row in rows), 3),
         "estimate": round(sum(each["estimate"] or 0 for each in predictions), 6),
         "without_price": sum(each["estimate"] is None for each in predictions),
-        "outcome_unknown": [row.id for row in rows if row.error == UNKNOWN],
+        "outcome_unknown": unknown,
     }
     if arguments.json:
         print(json.dumps({"totals": totals, "predictions": predictions}, indent=2))
@@ -40,7 +41,7 @@ def main() -> None:
         f"{totals['predictions']} predictions, {totals['predict_seconds']} s,"
         f" estimated at {totals['estimate']} ({totals['without_price']} without a price)"
     )
-    for row_id in totals["outcome_unknown"]:
+    for row_id in unknown:
         print(f"outcome unknown, may have been billed: {row_id}")
 
 

@@ -89,7 +89,7 @@ def create_app() -> FastAPI:
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _healthz)
     app.add_api_route("/readyz", _readyz)
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/page", StaticFiles(directory=PAGE, follow_symlink=True))
     return app
 
 
