@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.model_api import load_extension
+from tests.model_api import load_extension, records
 from tests.rendering import ROOT, run
 
 pins = load_extension("replicate_pins")
@@ -211,6 +211,45 @@ def test_only_what_was_set_is_sent_under_the_models_own_names(registry: Any) -> 
     model = registry["awkward"].input.model_validate({**given, "with-dash": 3})
     sent = model.model_dump(exclude_unset=True, by_alias=True)
     assert sent == {**given, "with-dash": 3}
+
+
+PRIMED = """
+from inference.models import REGISTRY
+from inference.registry import smallest_input
+for model in REGISTRY.values():
+    given = smallest_input(model)
+    read = model.input.model_validate(given)
+    sent = read.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert sent == given, (model.owner_name, given, sent)
+    print(model.owner_name)
+"""
+BOUNDED: list[dict[str, Any]] = [
+    {"name": "least", "type": "number", "required": True, "minimum": 2.5},
+    {"name": "most", "type": "number", "required": True, "maximum": 0.5},
+    {"name": "whole_least", "type": "integer", "required": True, "minimum": 2},
+    {"name": "whole_most", "type": "integer", "required": True, "maximum": -1},
+    {"name": "free", "type": "integer", "required": True, "maximum": 9},
+    {"name": "nothing", "type": "boolean", "required": True},
+    {"name": "choice", "type": "integer", "required": True, "enum": [512, 1024]},
+    {"name": "files", "type": "array", "items": "file", "required": True},
+    {"name": "file", "type": "file", "required": True},
+    {"name": "any", "type": "object", "required": True},
+]
+
+
+def test_every_model_can_be_primed(tmp_path: Path) -> None:
+    """What wakes a model up satisfies its schema, or Replicate refuses it."""
+    make_pin = load_extension("replicate_api").make_pin
+    recorded = {
+        name: make_pin(model, model["latest_version"], "2026-01-01")
+        for name, model in records().items()
+        if model["latest_version"]
+    }
+    pinned = ALL | recorded | {"someone/bounded": pin(BOUNDED)}
+    write(tmp_path, pinned)
+    primed = run(sys.executable, "-c", PRIMED, cwd=tmp_path).stdout.split()
+    assert set(primed) == set(pinned)
+    print(f"{len(primed)} models primed")
 
 
 def test_names_that_collide_are_told_apart(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -158,3 +159,45 @@ def test_not_everyone_can_be_a_proxy(new_service: NewService, everyone: str) -> 
         new_service(FORWARDED_ALLOW_IPS=everyone),
     ):
         pass
+
+
+def test_a_deployment(new_service: NewService) -> None:
+    """A setting sends a model to a deployment, with the same limits; there it is always warm."""
+    where = {ESRGAN: {"deployment": "acme/upscaler"}}
+    with new_service(MODEL_SETTINGS=json.dumps(where), CANCEL_AFTER_SECONDS="5") as service:
+        caller = service.caller()
+        emulator = caller.emulator
+        models = {model["key"]: model for model in caller.get("/api/models").json()["results"]}
+        assert models[ESRGAN]["mode"] == "run"
+        reply = caller.post("/api/predictions", {"model": ESRGAN, "input": {"image": PICTURE}})
+        assert reply.status_code == 201, "it is waited for"
+        assert reply.json()["storage"] == "stored"
+        (made,) = emulator.of(reply.json())
+        assert made["deployment"] == "acme/upscaler"
+        emulator.fault("create_reset")
+        adopted = caller.run(ESRGAN, image=PICTURE)
+        assert (adopted["status"], len(emulator.of(adopted))) == ("succeeded", 1)
+        emulator.fault("hang")
+        hanging = caller.start_at_once(ESRGAN, image=PICTURE)
+        assert caller.settled(hanging, seconds=25)["status"] == "canceled"
+        sent = [
+            each
+            for each in emulator.requests()
+            if each["method"] == "POST" and each["path"].endswith("/predictions")
+        ]
+        assert {each["path"] for each in sent} == {"/v1/deployments/acme/upscaler/predictions"}
+        assert [each["headers"].get("cancel-after") for each in sent] == ["5s"] * 3
+
+
+def test_a_priming_is_limited_too(new_service: NewService) -> None:
+    with new_service(CANCEL_AFTER_SECONDS="7", PRIME="1") as service:
+        caller = service.caller()
+        assert caller.post(f"/api/models/{ESRGAN}/prime").json()["started"] is True
+        (primed,) = caller.all()
+        assert caller.settled(primed)["status"] == "succeeded"
+        (create,) = [
+            each
+            for each in caller.emulator.requests()
+            if (each["method"], each["path"]) == ("POST", "/v1/predictions")
+        ]
+        assert create["headers"]["cancel-after"] == "7s"

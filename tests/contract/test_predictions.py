@@ -478,6 +478,59 @@ def test_cancel_where_no_webhook_comes(caller: Caller, emulator: Emulator) -> No
     assert caller.settled(prediction, seconds=20)["status"] == "canceled"
 
 
+def test_cancel_while_replicate_holds_its_answer(caller: Caller, emulator: Emulator) -> None:
+    emulator.fault("hang", model="black-forest-labs/flux-schnell")
+    prediction = caller.start_at_once(FLUX, prompt="x")
+    while not emulator.of(prediction):
+        time.sleep(0.05)
+    assert caller.look(prediction)["status"] == "pending"
+    assert caller.cancel(prediction).status_code == 200
+    assert caller.settled(prediction, seconds=30)["status"] == "canceled"
+    assert [each["status"] for each in emulator.of(prediction)] == ["canceled"]
+
+
+@pytest.mark.parametrize(
+    "named", [{"list_webhook_field": True}, {"body_webhook_field": True}], ids=["list", "event"]
+)
+@pytest.mark.parametrize("act", ["cancel", "delete"])
+def test_a_lost_create_is_stopped_once_it_is_found(
+    caller: Caller, emulator: Emulator, act: str, named: dict[str, Any]
+) -> None:
+    only = {"list_webhook_field": False, "body_webhook_field": False, "webhook_delay": 1}
+    emulator.settings(**only | named)
+    emulator.fault("create_reset", model="nightmareai/real-esrgan")
+    emulator.fault("hang", model="nightmareai/real-esrgan")
+    prediction = caller.start(ESRGAN, image=PICTURE)
+    while not emulator.of(prediction):
+        time.sleep(0.05)
+    if act == "cancel":
+        assert caller.cancel(prediction).status_code == 200
+        assert caller.settled(prediction, seconds=30)["status"] == "canceled"
+    else:
+        assert caller.delete(prediction).status_code == 204
+    end = time.monotonic() + 30
+    while [each["status"] for each in emulator.of(prediction)] != ["canceled"]:
+        assert time.monotonic() < end, "it went on at Replicate"
+        time.sleep(0.2)
+
+
+def test_a_cancel_races_the_end(caller: Caller, emulator: Emulator) -> None:
+    emulator.settings(cold_start_seconds=0, run_seconds=0.5)
+    ends = set()
+    for n in range(12):
+        prediction = caller.start(ESRGAN, image=PICTURE)
+        time.sleep(0.1 * n)
+        asked = caller.cancel(prediction)
+        over = caller.settled(prediction, seconds=30)
+        assert (over["status"], over["storage"]) in (("canceled", "none"), ("succeeded", "stored"))
+        assert asked.status_code in (200, 409)
+        made = emulator.of(prediction)
+        assert [each["status"] for each in made] == ([over["status"]] if made else [])
+        assert made or over["status"] == "canceled"
+        ends.add(over["status"])
+    assert ends == {"canceled", "succeeded"}
+
+
 def test_cancel_what_is_over(caller: Caller) -> None:
     prediction = caller.run(FLUX, prompt="x")
     assert caller.cancel(prediction).status_code == 409

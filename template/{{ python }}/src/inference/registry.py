@@ -116,4 +116,7 @@ def _smallest(field: dict[str, Any]) -> Any:
     if field["enum"]:
         return field["enum"][0]
     smallest: dict[str, Any] = {"string": "a", "boolean": False, "array": [], "object": {}}
-    return smallest.get(field["type"], field["minimum"] if field["minimum"] is not None else 1)
+    if field["type"] in smallest:
+        return smallest[field["type"]]
+    least, most = field["minimum"], field["maximum"]
+    return least if least is not None else 1 if most is None else min(1, most)
