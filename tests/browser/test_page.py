@@ -25,6 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+NAME = "Lighthouse Studio"
 MODELS = [
     "black-forest-labs/flux-schnell",
     "nightmareai/real-esrgan",
@@ -40,7 +41,7 @@ def service(
     request: pytest.FixtureRequest, renders: Renders, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     project = tmp_path_factory.mktemp("browser") / "project"
-    renders.copy(project, framework=request.param, replicate_models=MODELS)
+    renders.copy(project, framework=request.param, replicate_models=MODELS, project_name=NAME)
     env = {"CALLER_PER_MINUTE": "1000", "ADDRESS_PER_MINUTE": "1000", "PRIME": "true"}
     with running(project, **env) as started:
         yield started
@@ -88,6 +89,8 @@ def control(service: Running, path: str, body: dict[str, object]) -> None:
 
 
 def test_a_picture_from_an_empty_page(page: Page) -> None:
+    expect(page).to_have_title(NAME)
+    expect(page.locator("h1")).to_have_text(NAME)
     expect(page.locator("#empty")).to_be_visible()
     page.fill("#input-prompt", "A lighthouse at dawn")
     page.click("text=Generate")
@@ -170,6 +173,14 @@ def test_several_pictures_of_one_run(page: Page) -> None:
     page.fill("#input-num_outputs", "2")
     page.click("text=Generate")
     expect(page.locator(".card .several img")).to_have_count(2, timeout=20_000)
+    links = page.locator(".card .several a")
+    expect(links).to_have_count(2)
+    with page.expect_popup() as opened:  # the full size, in a tab of its own
+        links.nth(1).click()
+    address = str(links.nth(1).get_attribute("href"))
+    assert opened.value.url.endswith(address)
+    assert address.endswith("/1")
+    opened.value.close()
 
 
 def test_what_replicate_refuses_to_bill_is_explained(page: Page, service: Running) -> None:

@@ -233,7 +233,7 @@ function draw(card) {
   if (!done) words += ` · ${elapsed(prediction)}`;
   state.textContent = words;
   state.className = `state ${lost || prediction.status === "failed" ? "bad" : done && words.startsWith("Done") ? "good" : ""}`;
-  element.querySelector(".what").textContent = prediction.model;
+  element.querySelector(".what").textContent = `${prediction.model} · ${when(prediction)}`;
   element.querySelector(".cancel").hidden = OVER.includes(prediction.status);
   element.querySelector(".delete").hidden = !done;
   const output = element.querySelector(".output");
@@ -244,6 +244,9 @@ function draw(card) {
   else if (!done) output.replaceChildren(noteBlock(note === "bad" ? "" : note, true));
   else output.replaceChildren(noteBlock(prediction.error ?? WORDS[prediction.status][0]));
 }
+
+const when = (prediction) =>
+  new Date(prediction.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
 function elapsed(prediction) {
   return duration(Math.max(0, (Date.now() - Date.parse(prediction.created_at)) / 1000));
@@ -261,15 +264,17 @@ function noteBlock(text, waiting = false) {
   return note;
 }
 
-function textBlock(text) {
+function textBlock(text, kind = "text") {
   const block = document.createElement("pre");
+  block.className = kind;
   block.tabIndex = 0;
   block.textContent = text;
   return block;
 }
 
+const mine = (item) => typeof item === "string" && item.startsWith("/files/");
+
 function rendered(output) {
-  const mine = (item) => typeof item === "string" && item.startsWith("/files/");
   if (mine(output)) return [media(output)];
   if (Array.isArray(output) && output.length && output.every(mine)) {
     if (output.length === 1) return [media(output[0])];
@@ -279,7 +284,7 @@ function rendered(output) {
     return [several];
   }
   if (typeof output === "string") return [textBlock(output)];
-  return [textBlock(JSON.stringify(output, null, 2))];
+  return [textBlock(JSON.stringify(output, null, 2), "json")];
 }
 
 /** A picture, sound, video or link, by the stored content type. */
@@ -288,18 +293,26 @@ function media(url) {
   fetch(url).then(async (reply) => {
     const type = reply.headers.get("content-type") ?? "";
     reply.body?.cancel();
-    const kind = { image: "img", audio: "audio", video: "video" }[type.split("/")[0]];
-    const element = document.createElement(type.startsWith("image/svg") ? "a" : (kind ?? "a"));
-    if (element.localName === "a") {
+    const kinds = { image: "img", audio: "audio", video: "video" };
+    const kind = type.startsWith("image/svg") ? undefined : kinds[type.split("/")[0]];
+    const element = document.createElement(kind ?? "a");
+    if (kind === undefined) {
       Object.assign(element, { href: url, textContent: `Download (${type})` });
     } else {
       element.src = url;
-      if (kind === "img") element.alt = "The result";
+      if (kind === "img") element.alt = "The result, in full size behind this link";
       else element.controls = true;
     }
-    place.replaceWith(element);
+    place.replaceWith(kind === "img" ? linked(url, element) : element);
   });
   return place;
+}
+
+function linked(url, element) {
+  const link = Object.assign(document.createElement("a"), { href: url, target: "_blank" });
+  link.className = "full";
+  link.append(element);
+  return link;
 }
 
 /** Follow a prediction by server-sent events; where they break, by requests that wait. */
