@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sqlite3
+import os
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.rendering import Renders, Running, project_env, run, running
 
-PAID = {"batch_generate.py", "run_evaluation.py", "train_cog_model.py"}
+PAID = {"batches.py", "batch_generate.py", "run_evaluation.py", "train_cog_model.py"}
 
 
 @pytest.fixture(scope="module")
@@ -23,62 +30,301 @@ def service(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield started
 
 
-def script(service: Running, name: str, *arguments: str, check: bool = True) -> tuple[int, str]:
+def surroundings(service: Running, **more: str) -> dict[str, str]:
+    """The environment in which a person starts a script beside the running project."""
     secret = {"Authorization": "Bearer r8_emulator"}
     url = f"{service.emulator}/v1/webhooks/default/secret"
-    env = project_env(
-        service.project,
-        ENVIRONMENT="development",
-        REPLICATE_API_TOKEN="r8_emulator",
-        REPLICATE_BASE_URL=f"{service.emulator}/v1",
-        REPLICATE_WEBHOOK_SECRET=httpx.get(url, headers=secret).json()["key"],
-        PUBLIC_URL=service.url,
-    )
+    own = {
+        "ENVIRONMENT": "development",
+        "REPLICATE_API_TOKEN": "r8_emulator",
+        "REPLICATE_BASE_URL": f"{service.emulator}/v1",
+        "REPLICATE_WEBHOOK_SECRET": httpx.get(url, headers=secret).json()["key"],
+        "PUBLIC_URL": service.url,
+        "CALLER_PER_MINUTE": "1000",
+        "ADDRESS_PER_MINUTE": "1000",
+    }
+    return project_env(service.project, **own | more)
+
+
+def script(
+    service: Running, name: str, *arguments: str | Path, code: int = 0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script; AssertionError unless it ends with this exit code, and without a traceback."""
     command = [sys.executable, f"scripts/{name}.py", *arguments]
-    done = run(*command, cwd=service.project, env=env, check=check)
-    return done.returncode, done.stdout
+    env = surroundings(service, **env)
+    done = run(*command, cwd=service.project, env=env, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
 
 
-def created(service: Running) -> int:
-    """How many predictions the emulator was asked for."""
-    with sqlite3.connect(service.project / "var/app.db") as database:
-        return int(database.execute("SELECT count(*) FROM predictions").fetchone()[0])
+def creates(service: Running, path: str = "/v1/predictions") -> int:
+    """How often the emulator was asked to create something: what would be billed."""
+    asked = httpx.get(f"{service.emulator}/_emulator/requests").json()
+    return sum(each["method"] == "POST" and each["path"].endswith(path) for each in asked)
+
+
+def fault(service: Running, name: str, **params: Any) -> None:
+    order = {"fault": name, "times": 1, **params}
+    httpx.post(f"{service.emulator}/_emulator/faults", json=order).raise_for_status()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file of inputs, one prompt a line."""
+
+    def write(*prompts: str) -> Path:
+        path = tmp_path / "inputs.jsonl"
+        path.write_text("".join(json.dumps({"prompt": each}) + "\n" for each in prompts), "utf-8")
+        return path
+
+    return write
 
 
 def test_safe_scripts(service: Running) -> None:
-    keys = [model["key"] for model in json.loads(script(service, "list_models", "--json")[1])]
-    assert "flux-schnell" in keys
-    shown = json.loads(script(service, "preview_model_schema", "real-esrgan")[1])
+    models = json.loads(script(service, "list_models", "--json").stdout)
+    assert "flux-schnell" in [model["key"] for model in models]
+    assert "flux-schnell: files" in script(service, "list_models").stdout
+    shown = json.loads(script(service, "preview_model_schema", "real-esrgan", "--json").stdout)
     assert "image" in shown["Input"]["properties"]
-    code, text = script(service, "doctor")
-    assert (code, text.count("ok  ")) == (0, 6), text
-    assert "totals" in json.loads(script(service, "check_usage", "--json")[1])
-    assert script(service, "models", "check")[0] == 0
-    assert "whsec_" not in text
+    assert (
+        "  image: string, required" in script(service, "preview_model_schema", "real-esrgan").stdout
+    )
+    done = script(service, "doctor")
+    assert done.stdout.count("ok  ") == len(done.stdout.splitlines())
+    assert "whsec_" not in done.stdout
+    assert "totals" in json.loads(script(service, "check_usage", "--json").stdout)
+    assert "predictions," in script(service, "check_usage").stdout
 
 
-def test_paid_scripts_spend_only_when_told(service: Running, tmp_path: Path) -> None:
-    inputs = tmp_path / "inputs.jsonl"
-    inputs.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "words"),
+    [
+        ("preview_model_schema", ["nobody/nothing"], 1, "404"),
+        ("preview_model_schema", ["flux"], 2, "give owner/name"),
+        ("batch_generate", ["flux", "inputs.jsonl"], 2, "invalid choice: 'flux'"),
+        ("batch_generate", ["flux-schnell", "nowhere.jsonl"], 1, "nowhere.jsonl cannot be read"),
+        ("run_evaluation", ["nowhere.jsonl", "flux-schnell"], 1, "nowhere.jsonl cannot be read"),
+        ("train_cog_model", ["real-esrgan", "me/mine", "nowhere.json"], 1, "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    service: Running, name: str, arguments: list[str], code: int, words: str
+) -> None:
+    assert words in script(service, name, *arguments, code=code).stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"DATABASE_URL": "sqlite:///var/another.db"}, "python -m app migrate"),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
+        ({"CALLER_PER_MINUTE": "many"}, "CALLER_PER_MINUTE"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_is_said(
+    service: Running, env: dict[str, Any], words: str
+) -> None:
+    assert words in script(service, "check_usage", code=1, **env).stderr
+
+
+def test_every_wrong_line_is_named(service: Running, tmp_path: Path) -> None:
+    path = tmp_path / "inputs.jsonl"
+    path.write_text('{"prompt": "a"}\n\n{"prompt"\n[1]\n{"promt": "b"}\n{"prompt": 1}\n')
+    before = creates(service)
+    done = script(service, "batch_generate", "flux-schnell", path, "--confirm-spend", code=1)
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[1] for line in lines[:-1]] == ["3", "4", "5", "6"]
+    assert lines[-1] == "Nothing was started."
+    assert "prompt" in lines[2]
+    path.write_text("\n")
+    done = script(service, "run_evaluation", path, "flux-schnell", code=1)
+    assert "holds no inputs" in done.stderr
+    assert creates(service) == before
+
+
+def test_paid_scripts_spend_only_when_told(
+    service: Running, inputs: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = inputs("a", "b")
     training = tmp_path / "training.json"
     training.write_text("{}")
-    before = created(service)
-    script(service, "batch_generate", "flux-schnell", str(inputs))
-    script(service, "run_evaluation", str(inputs), "flux-schnell")
-    script(service, "train_cog_model", "real-esrgan", "me/mine", str(training))
-    assert created(service) == before
-    arguments = ("flux-schnell", str(inputs), "--confirm-spend", "--json")
-    first = script(service, "batch_generate", *arguments)[1]
-    ids = [json.loads(line)["id"] for line in first.splitlines()]
-    assert len(ids) == 2
-    again = script(service, "batch_generate", *arguments)[1]
-    assert [json.loads(line)["id"] for line in again.splitlines()] == ids
-    assert created(service) == before + 2
-    usage = json.loads(script(service, "check_usage", "--json")[1])
-    assert set(ids) <= {each["prediction"] for each in usage["predictions"]}
-    compared = script(service, "run_evaluation", str(inputs), "flux-schnell", "--confirm-spend")[1]
-    assert "2 of 2" in compared
-    assert created(service) == before + 2, "the same inputs are not paid twice"
+    before = creates(service), creates(service, "/trainings")
+    prices: dict[str, Any] = {"MODEL_SETTINGS": '{"flux-schnell": {"price_per_run": 0.25}}'}
+    done = script(service, "batch_generate", "flux-schnell", path, "--json", **prices)
+    planned = json.loads(done.stdout)
+    assert (planned["to_start"], planned["estimate"], planned["confirmed"]) == (2, 0.5, False)
+    assert planned["predict_seconds"] > 0
+    done = script(service, "run_evaluation", path, "flux-schnell", **prices)
+    assert "2 to start" in done.stderr
+    assert "estimated at 0.5" in done.stderr
+    done = script(service, "train_cog_model", "real-esrgan", "me/mine", training)
+    assert "A dry run" in done.stderr
+    assert (creates(service), creates(service, "/trainings")) == before
+
+
+def ids(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(json.loads(line)["id"] for line in done.stdout.splitlines())
+
+
+def test_the_same_lines_are_paid_once(service: Running, inputs: Callable[..., Path]) -> None:
+    before = creates(service)
+    command = ("batch_generate", "flux-schnell", inputs("c", "d", "c"), "--confirm-spend", "--json")
+    first = script(service, *command)
+    assert len(set(ids(first))) == 3, "a line that stands there twice is run twice"
+    assert ids(script(service, *command)) == ids(first)
+    # other lines before and between change nothing
+    inputs("new", "c", "c", "d")
+    assert set(ids(first)) < set(ids(script(service, *command)))
+    assert creates(service) == before + 4
+    usage = json.loads(script(service, "check_usage", "--json").stdout)
+    assert set(ids(first)) <= {each["prediction"] for each in usage["predictions"]}
+    done = script(service, "run_evaluation", inputs("c", "d"), "flux-schnell", "--confirm-spend")
+    assert "2 of 2 stored" in done.stdout
+    assert creates(service) == before + 4, "batch_generate has paid for them"
+
+
+def test_what_failed_is_run_again_when_told(service: Running, inputs: Callable[..., Path]) -> None:
+    before = creates(service)
+    command = ("batch_generate", "flux-schnell", inputs("e", "f"), "--confirm-spend", "--json")
+    fault(service, "fail", model="black-forest-labs/flux-schnell", error="no such luck")
+    first = script(service, *command, code=1)
+    assert creates(service) == before + 2
+    assert ids(script(service, *command, code=1)) == ids(first)
+    assert creates(service) == before + 2
+    again = script(service, *command, "--retry-failed")
+    assert creates(service) == before + 3
+    assert len(set(ids(again)) & set(ids(first))) == 1
+    assert ids(script(service, *command)) == ids(again), "the last try is the one that counts"
+    assert creates(service) == before + 3
+
+
+def test_no_credit_ends_a_batch_without_a_second_try(
+    service: Running, inputs: Callable[..., Path]
+) -> None:
+    before = creates(service)
+    fault(service, "create_402", title="Insufficient credit")
+    command = ("batch_generate", "flux-schnell", inputs("poor"), "--confirm-spend")
+    done = script(service, *command, code=1)
+    assert "Insufficient credit" in done.stdout
+    assert "replicate.com/account/billing" in done.stdout
+    assert creates(service) == before + 1
+
+
+def test_a_ceiling_ends_the_starting(service: Running, inputs: Callable[..., Path]) -> None:
+    before = creates(service)
+    command = ("batch_generate", "flux-schnell", inputs("g", "h"), "--confirm-spend")
+    done = script(service, *command, code=1, DAILY_PREDICTIONS="0")
+    assert "2 were not started: The daily ceiling is reached" in done.stderr
+    assert creates(service) == before
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_batch_goes_on_without_paying_twice(
+    service: Running, inputs: Callable[..., Path], sent: signal.Signals
+) -> None:
+    """Killed where it likes, three times; what the emulator was asked for is counted."""
+    before = creates(service)
+    path = inputs(*[f"{sent.name} {number}" for number in range(12)])
+    arguments = ["flux-schnell", str(path), "--confirm-spend"]
+    command = [sys.executable, "scripts/batch_generate.py", *arguments]
+    env = surroundings(service)
+    for lines in (1, 3, 6):
+        process = subprocess.Popen(
+            command,
+            cwd=service.project,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        if sent is signal.SIGINT:
+            assert process.returncode in (130, 0, -sent), errors  # the last: it had ended
+            assert process.returncode != 130 or "The same command goes on" in errors
+    done = script(service, "batch_generate", *arguments, "--json")
+    assert len(set(ids(done))) == 12
+    assert creates(service) == before + 12
+    made = httpx.get(f"{service.emulator}/_emulator/predictions").json()
+    prompts = Counter(each["input"]["prompt"] for each in made)
+    assert [prompts[f"{sent.name} {number}"] for number in range(12)] == [1] * 12
+
+
+def test_a_progress_bar_for_people_only(service: Running, inputs: Callable[..., Path]) -> None:
+    command = ("batch_generate", "flux-schnell", inputs("i"), "--confirm-spend", "--json")
+    assert "━" not in script(service, *command).stderr
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "scripts/batch_generate.py", *command[1:]],
+        cwd=service.project,
+        env=surroundings(service, TERM="xterm"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    result, _ = process.communicate(timeout=60)
+    shown = os.read(ours, 2**16).decode()
+    os.close(ours)
+    assert "1/1" in shown
+    assert json.loads(result)["status"] == "succeeded", "what goes into a pipe stays whole"
+
+
+def test_a_training_is_paid_once(service: Running, tmp_path: Path) -> None:
+    training = tmp_path / "training.json"
+    training.write_text('{"input_images": "https://example.com/a.zip"}')
+    command = ("train_cog_model", "real-esrgan", "me/mine", training, "--json")
+    before = creates(service, "/trainings")
+    first = json.loads(script(service, *command, "--confirm-spend").stdout)
+    again = json.loads(script(service, *command, "--confirm-spend").stdout)
+    assert again["id"] == first["id"]
+    assert json.loads(script(service, *command).stdout)["id"] == first["id"]
+    assert creates(service, "/trainings") == before + 1
+    other = json.loads(script(service, *command, "--confirm-spend", "--again").stdout)
+    assert other["id"] != first["id"]
+    assert creates(service, "/trainings") == before + 2
+    # refused: nothing was started, so it may be tried again
+    refused = (*command[:2], "nowhere", training, "--confirm-spend")
+    for _ in range(2):
+        assert "destination is required" in script(service, *refused, code=1).stderr
+    assert creates(service, "/trainings") == before + 4
+
+
+def test_a_training_whose_answer_was_lost_is_not_sent_again(
+    service: Running, tmp_path: Path
+) -> None:
+    training = tmp_path / "training.json"
+    training.write_text('{"input_images": "https://example.com/lost.zip"}')
+    command = ("train_cog_model", "real-esrgan", "me/mine", training, "--confirm-spend")
+    # an address where nothing but silence answers after the request was read
+    with silent_server() as url:
+        done = script(service, *command, code=1, REPLICATE_BASE_URL=url)
+    assert "it may have been started" in done.stderr
+    before = creates(service, "/trainings")
+    assert "remove var/trainings/" in script(service, *command, code=1).stderr
+    assert creates(service, "/trainings") == before
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[str]:
+    """Takes a request and hangs up without an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.recv(2**16)
+                    connection.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 @pytest.mark.parametrize("answer", ["none", "ask", "deny"])

@@ -6,20 +6,19 @@ import argparse
 import json
 import time
 
-from app.main import build_service
+from common import open_service, run
 from inference.service import with_price
-from inference.settings import load_settings
 from inference.state import UNKNOWN
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=float, default=1)
     parser.add_argument("--json", action="store_true", help="for machines")
     arguments = parser.parse_args()
-    settings = load_settings()
-    rows = build_service(settings).store.usage(time.time() - arguments.days * 86_400)
-    predictions = [with_price(row, settings) for row in rows]
+    service = open_service()
+    rows = service.store.usage(time.time() - arguments.days * 86_400)
+    predictions = [with_price(row, service.settings) for row in rows]
     unknown = [row.id for row in rows if row.error == UNKNOWN]
     totals = {
         "predictions": len(rows),
@@ -30,7 +29,7 @@ def main() -> None:
     }
     if arguments.json:
         print(json.dumps({"totals": totals, "predictions": predictions}, indent=2))
-        return
+        return 0
     for each in predictions:
         estimate = "no price" if each["estimate"] is None else f"{each['estimate']:.4f}"
         seconds = each["predict_seconds"] or 0
@@ -43,7 +42,8 @@ def main() -> None:
     )
     for row_id in unknown:
         print(f"outcome unknown, may have been billed: {row_id}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

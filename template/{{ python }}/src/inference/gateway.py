@@ -164,6 +164,10 @@ class Gateway:
         except replicate.APIConnectionError as error:
             raise _broken(error) from error
 
+    async def training(self, training_id: str) -> dict[str, Any]:
+        """Replicate's record of a training; raises as ``create`` does."""
+        return await self._read(f"/trainings/{training_id}")
+
     async def _read(self, path: str) -> dict[str, Any]:
         try:
             reply = await self._client.get(path, cast_to=httpx.Response)
