@@ -73,10 +73,11 @@ class Client:
         folder: str = ".",
         *options: str,
         path: Path | None = None,
+        **extra: str,
     ) -> Session:
         """Let the client make the calls in a trusted project, started in one of its folders.
 
-        `path` holds commands that shadow those of the machine.
+        `path` holds commands that shadow those of the machine, `extra` is its environment's.
         """
         with tempfile.TemporaryDirectory() as home, Assistant(calls) as assistant:
             trusted = {"hasTrustDialogAccepted": True}
@@ -96,6 +97,7 @@ class Client:
             )
             for name in [n for n in env if n.startswith("CLAUDE") and "TRAFFIC" not in n]:
                 del env[name]
+            env |= extra
             if path is not None:
                 env["PATH"] = os.pathsep.join([str(path), env["PATH"]])
             command = [self.binary, "-p", "go", "--permission-mode", mode]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,12 +86,7 @@ def refused(listed: Sequence[str], session: Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("paid", "folder", "mode"),
-    [
-        *itertools.product(["ask"], FOLDERS, MODES),
-        *itertools.product(["deny"], FOLDERS, ["default", "bypassPermissions"]),
-        ("none", ".", "bypassPermissions"),
-    ],
+    ("paid", "folder", "mode"), [*itertools.product(["ask", "deny", "none"], FOLDERS, MODES)]
 )
 def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
     client: Client,
@@ -232,18 +228,19 @@ def test_the_client_reads_the_document(
     assert "nightmareai/real-esrgan" in session.system
 
 
+@pytest.mark.parametrize("paid", ["ask", "deny", "none"])
 def test_the_client_finds_the_settings_valid(
-    client: Client, project: Callable[[str], Path], tmp_path: Path
+    client: Client, project: Callable[[str], Path], tmp_path: Path, paid: str
 ) -> None:
     """`claude doctor` exits 0 either way: a broken file is planted to see that it would say so."""
-    started = project("ask")
+    started = project(paid)
 
-    def doctor() -> str:
+    def doctor(folder: str = ".") -> str:
         env = {**os.environ, "HOME": str(tmp_path), "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
         command = [str(client.binary), "doctor"]
         done = subprocess.run(
             command,
-            cwd=started,
+            cwd=started / folder,
             env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -252,10 +249,60 @@ def test_the_client_finds_the_settings_valid(
         )
         return done.stdout + done.stderr
 
-    assert "Invalid settings" not in doctor()
-    broken = started / ".claude/settings.json"
-    broken.write_text(broken.read_text("utf-8").replace('"deny": [', '"deny": "x", "y": [', 1))
-    assert "Invalid settings" in doctor()
+    assert "Invalid settings" not in doctor() + doctor("src")
+    for name in ("settings.json", "settings.local.json"):
+        file = started / ".claude" / name
+        good = file.read_text("utf-8")
+        file.write_text(good.replace('"deny": [', '"deny": "x", "y": [', 1))
+        assert "Invalid settings" in doctor(), name
+        file.write_text(good)
+
+
+@pytest.mark.parametrize("paid", ["ask", "deny"])
+def test_the_mcp_server_of_the_readme_neither_spends_nor_tells(
+    client: Client, project: Callable[[str], Path], tmp_path: Path, paid: str
+) -> None:
+    """The real server, as the README says to name it; also without its `--operation=read`."""
+    started = project(paid)
+    readme = (started / "README.md").read_text("utf-8")
+    (shown,) = re.findall(r"```json\n(\{\n  \"mcpServers\".*?)```", readme, re.DOTALL)
+    assert "replicate-mcp@0.9.0" in shown
+    assert "--operation=read" in shown
+    server = client.binary.parents[2] / "replicate-mcp/index.js"
+    assert server.exists()
+    folder = tmp_path / "npx"
+    folder.mkdir()
+    npx = folder / "npx"  # `-y replicate-mcp@0.9.0 …`, from where it is installed already
+    npx.write_text(f'#!/bin/sh\nshift 2\nexec node "{server}" "$@"\n')
+    npx.chmod(0o755)
+    prefix = "mcp__replicate__"
+    reads: list[Call] = [(f"{prefix}list_hardware", {})]
+    secret: list[Call] = [(f"{prefix}get_default_webhooks_secret", {})]
+    spends: list[Call] = [
+        (f"{prefix}create_predictions", {"version": "a/b", "input": {"prompt": "x"}}),
+        (
+            f"{prefix}create_models_predictions",
+            {"model_owner": "a", "model_name": "b", "input": {}},
+        ),
+        (f"{prefix}cancel_predictions", {"prediction_id": "x"}),
+        (f"{prefix}update_deployments", {"deployment_owner": "a", "deployment_name": "b"}),
+        (f"{prefix}delete_models", {"model_owner": "a", "model_name": "b"}),
+    ]
+    env = {"REPLICATE_API_TOKEN": "r8_not_a_token", "REPLICATE_BASE_URL": "http://127.0.0.1:9/v1"}
+    for text, listed in (
+        (shown, reads + secret),
+        (shown.replace(', "--operation=read"', ""), reads + secret + spends),
+    ):
+        (started / ".mcp.json").write_text(text)
+        for mode, start in itertools.product(MODES, FOLDERS):
+            session = client(started, listed, mode, start, path=folder, **env)
+            outcomes = dict(zip([call[0] for call in listed], session.outcomes, strict=True))
+            hidden = {name for name, done in outcomes.items() if "No such tool" in done.text}
+            ran = {name for name, done in outcomes.items() if done.ran} - hidden
+            assert ran == ({prefix + "list_hardware"} if mode == "bypassPermissions" else set())
+            # what is denied the client does not even offer
+            denied = {name for name, _ in listed if paid == "deny" or "delete" in name}
+            assert hidden == (denied | {secret[0][0]}) - {reads[0][0]}
 
 
 def test_without_the_hooks_the_spellings_would_run(
