@@ -45,7 +45,7 @@ def test_there_are_many_spellings() -> None:
 
 @pytest.mark.parametrize("answer", ["ask", "deny"])
 def test_every_spelling_wants_a_person(default_project: Path, answer: str) -> None:
-    listed = commands.STARTS + commands.CALLS + commands.GUARD
+    listed = commands.STARTS + commands.CALLS + commands.GUARD + commands.IN_PASSING
     through = [c for c in listed if decision(default_project, c, answer) != answer]
     assert through == []
 

@@ -19,22 +19,32 @@ PAID = ("batch_generate", "run_evaluation", "train_cog_model")
 SPENDS = re.compile(
     "|".join(name.replace("_", "[-_.]?") for name in PAID)
     + r"""|confirm.spend
-    |api\.replicate|REPLICATE_API_TOKEN
+    |api\.replicate|REPLICATE_(API_TOKEN|BASE_URL|WEBHOOK_SECRET)
     |\b(import|from|import_module|require)\W+replicate\b
     |\breplicate\.(run|stream|use|predictions|trainings|deployments|Client|AsyncReplicate|Replicate)
     |(^|[;&|(]|\b(dlx|npx|uvx|bunx|run|exec|env)(\s+-\S+)*)\s*replicate(-mcp)?(@\S+)?\s
-    |\binference[./](service|gateway|worker)\b
+    |\binference([./]|\s+import\W.*)(service|gateway|worker)\b
+    |npm:replicate\b|\br8\.im/|\bcog\s+(predict|run|train|push)
     |scripts/\S*[$`]""",
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
-GUARD = re.compile(r"(^|[\s/'\"=>(])guard(/|\s|$)|\.claude/(settings|hooks)")
+GUARD = re.compile(
+    r"(^|[\s/'\"=>(])guard(/|\s|$)|\.claude/(settings|hooks)|\bcd\s+\S*\.claude\b"
+    r"|core\.hooksPath|\scommit\b.*\s--no-verify\b"
+)
+SECRETS = re.compile(
+    r"(?<!-[efs])(?<!check-ignore)(^|[\s/'\"=@<(,])\.env(\.(local|production|staging))?(?=$|[\s'\";|&)>,])"
+    r"|(^|[;&|(])\s*(env|printenv|export( -p)?|declare -[px]+)\s*($|[;&|)>])",
+    re.MULTILINE,
+)
+MAKES_ENV = re.compile(r"\s*(cp( -n)? \.env\.example \.env|touch \.env|chmod 600 \.env)\s*")
 
 READERS = {"cat", "head", "tail", "wc", "ls", "grep", "rg", "find", "diff", "stat", "cut", "nl"}
 READERS |= {"cd", "pwd", "echo", "printf", "ruff", "mypy"}
 GIT = {"add", "blame", "commit", "diff", "grep", "log", "ls-files", "show", "status"}
 # Options that make a reader run or write something.
 DANGEROUS = re.compile(
-    r"-(exec|ok|delete|fprint|fls)|-O|--(pre|hostname-bin|output|ext-diff|textconv|open-files-in-pager"
+    r"-(exec|ok|delete|fprint|fls)|-O|--(no-verify|pre|hostname-bin|output|ext-diff|textconv|open-files-in-pager"
     r"|python-executable|config)"
 )
 SEPARATORS = {"&&", "||", ";", ";;", "|", "|&", "&"}
@@ -104,11 +114,13 @@ def reads(words: list[str]) -> bool:
 
 def reason(command: str) -> str | None:
     """Why the command wants a person, or None."""
-    plain = re.sub(r"\\\n|[\"'\\]", "", command)
+    plain = re.sub(r"""["']\s*\+\s*["']|\\\n|["'\\]""", "", command)
     if SPENDS.search(plain) or SPENDS.search(command) or hidden_by_glob(plain):
         why = "It may spend money at Replicate (a paid script, the API, the SDK or the token)"
     elif GUARD.search(plain):
         why = "It touches the guard or its settings"
+    elif SECRETS.search(command) and not MAKES_ENV.fullmatch(command):
+        return "It could read the secrets"  # reading is what must not happen
     else:
         return None
     return None if only_reads(command) else why
