@@ -20,7 +20,7 @@ import pytest
 
 from run import pip_indexes
 from tests.emulating import emulating
-from tests.rendering import BIN, Renders, clean_env, free_port, project_env, run
+from tests.rendering import BIN, Renders, clean_env, free_port, project_env, run, running
 
 TOKEN = "r8_secret"
 PRODUCTION = {
@@ -176,6 +176,68 @@ def test_only_a_worker_imports_the_sdk(project: Path) -> None:
     program = "import sys, app.main; app.main.create_app(); print('replicate' in sys.modules)"
     code, said = refusal(project, (sys.executable, "-c", program), **PRODUCTION)
     assert (code, said) == (0, "False\n")
+
+
+# --- what a new user does
+
+
+def test_the_readmes_way_to_the_first_prediction(project: Path, renders: Renders) -> None:
+    """Word for word, with the emulator in place of Replicate."""
+    section = (
+        (project / "README.md").read_text("utf-8").partition("## The first real prediction")[2]
+    )
+    given, commands = (
+        [line.strip() for line in block.splitlines() if line.strip()]
+        for block in section.split("```")[1:4:2]
+    )
+    text = (project / ".env.example").read_text("utf-8")
+    for line in given:
+        name = line.partition("=")[0]
+        text, times = re.subn(rf"(?m)^{name}=.*$", line.replace("…", "x"), text)
+        assert times == 1, f"{name} is not in .env.example"
+    (project / ".env").write_text(text, "utf-8")
+    port = free_port()
+    with emulating(renders()) as emulator:
+        env = project_env(project, REPLICATE_BASE_URL=f"{emulator.url}/v1")
+        *before, last = [command.removeprefix("uv run ").split() for command in commands]
+        for command in before:
+            words = command[1:] if command[0] == "python" else command
+            run(sys.executable, *words, cwd=project, env=env)
+        web = [sys.executable, *last[1:], "--port", str(port)]
+        with serving(web, project, env) as log, httpx.Client(timeout=30) as http:
+            url = f"http://127.0.0.1:{port}"
+            until_healthy(url, log)
+            body = {"model": "flux-schnell", "input": {"prompt": "x"}}
+            made = http.post(f"{url}/api/predictions", json=body).json()
+            assert made["storage"] == "stored", made
+            assert http.get(url + made["output"][0]).content
+        usage = run(sys.executable, "scripts/check_usage.py", cwd=project, env=env).stdout
+        assert made["id"] in usage
+
+
+def test_files_in_a_list_reach_replicate(project: Path) -> None:
+    """Of a model that takes several pictures, which the catalogue has none of."""
+    module = project / "src/inference/models/real_esrgan.py"
+    text = module.read_text("utf-8")
+    module.write_text(re.sub(r"(?m)^    image: File\b", "    image: list[File]", text), "utf-8")
+    with running(project) as service, httpx.Client(base_url=service.url, timeout=60) as http:
+        own = http.post(
+            "/api/files", files={"file": b"a picture"}, headers={"Origin": service.url}
+        ).json()["url"]
+        given = ["https://example.com/a.png", own]
+        body = {"model": "real-esrgan", "input": {"image": given}}
+        made = http.post("/api/predictions", json=body).json()
+        while not made["completed_at"]:
+            made = http.get(f"/api/predictions/{made['id']}?wait=20").json()
+        assert made["status"] == "succeeded", made
+        emulator = httpx.Client(headers={"Authorization": "Bearer r8_emulator"})
+        (sent,) = emulator.get(f"{service.emulator}/_emulator/predictions").json()
+        assert sent["input"]["image"][0] == given[0]
+        handed = emulator.get(sent["input"]["image"][1]).json()
+        assert handed["size"] == len(b"a picture")
+        foreign = body | {"input": {"image": [f"/files/{'a' * 32}/0"]}}
+        refused = http.post("/api/predictions", json=foreign).json()
+        assert [error["field"] for error in refused["errors"]] == ["input.image"]
 
 
 # --- doctor

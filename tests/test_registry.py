@@ -206,6 +206,13 @@ def test_a_file_is_a_url_or_one_of_ours(file: str, registry: Any) -> None:
         assert model.model_validate({"image": fine}).image == fine
 
 
+def test_files_in_lists_are_files(registry: Any) -> None:
+    module = importlib.import_module("inference.registry")
+    assert module.file_fields(registry["awkward"]) == ["images"]
+    assert module.file_fields(registry["real-esrgan"]) == ["image"]
+    assert module.own_files(["https://a/b", "/files/0/1", "data:,x"]) == ["/files/0/1"]
+
+
 def test_only_what_was_set_is_sent_under_the_models_own_names(registry: Any) -> None:
     given = {"class": "a", "one": "only", "one_long": "x" * 100, "Field": 1, "needed": 0}
     model = registry["awkward"].input.model_validate({**given, "with-dash": 3})

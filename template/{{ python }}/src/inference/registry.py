@@ -75,13 +75,10 @@ def input_fields(model: Model[Any]) -> list[dict[str, Any]]:
 
 
 def _field(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
-    for choice in schema.get("anyOf", []):
-        if choice.get("type") != "null":
-            schema = {**schema, **choice}
-    is_file = schema.get("type") == "string" and schema.get("format") == "uri"
+    schema = _not_null(schema)
     return {
         "name": name,
-        "type": "file" if is_file else schema.get("type", "object"),
+        "type": "file" if _is_file(schema) else schema.get("type", "object"),
         "required": required,
         "default": schema.get("default"),
         "minimum": schema.get("minimum"),
@@ -90,9 +87,28 @@ def _field(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
     }
 
 
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    for choice in schema.get("anyOf", []):
+        if choice.get("type") != "null":
+            schema = {**schema, **choice}
+    return schema
+
+
+def _is_file(schema: dict[str, Any]) -> bool:
+    return schema.get("type") == "string" and schema.get("format") == "uri"
+
+
 def file_fields(model: Model[Any]) -> list[str]:
-    """The names of the inputs that are files."""
-    return [field["name"] for field in input_fields(model) if field["type"] == "file"]
+    """The names of the inputs that are files, or lists of them."""
+    properties = model.input.model_json_schema(by_alias=True).get("properties", {})
+    found = {name: _not_null(part) for name, part in properties.items()}
+    return [n for n, part in found.items() if _is_file(part) or _is_file(part.get("items", {}))]
+
+
+def own_files(value: Any) -> list[str]:
+    """The files of ours, ``/files/<id>/<n>``, in the value of such an input."""
+    urls = value if isinstance(value, list) else [value]
+    return [url for url in urls if isinstance(url, str) and url.startswith("/")]
 
 
 def smallest_input(model: Model[Any]) -> dict[str, Any]:

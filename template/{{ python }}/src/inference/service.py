@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from .models import REGISTRY
 from .prediction import Prediction, Row, StoredFile, present, storable
 from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
-from .registry import Mode, Model, file_fields, input_fields, smallest_input
+from .registry import Mode, Model, file_fields, input_fields, own_files, smallest_input
 from .settings import Settings
 from .state import parse_remote
 from .storage import Storage
@@ -109,11 +109,12 @@ class Service:
             raise limited(limit) from None
 
     def _check_files(self, caller: str, model: Model[Any], inputs: dict[str, Any]) -> None:
-        errors = []
-        for name in file_fields(model):
-            url = str(inputs.get(name))
-            if url.startswith("/") and self.file(caller, url) is None:
-                errors.append({"field": f"input.{name}", "detail": "no such file of yours"})
+        errors = [
+            {"field": f"input.{name}", "detail": "no such file of yours"}
+            for name in file_fields(model)
+            for url in own_files(inputs.get(name))
+            if self.file(caller, url) is None
+        ]
         if errors:
             raise invalid_fields(errors)
 

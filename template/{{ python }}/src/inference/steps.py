@@ -14,7 +14,7 @@ from .gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
 from .models import REGISTRY
 from .outputs import AllowedHosts, OutputExpired, OutputRefused, store_output
 from .prediction import Row, without_content
-from .registry import file_fields
+from .registry import file_fields, own_files
 from .service import Service
 from .state import EXPIRED, UNKNOWN, cancel_unsent, fail, observe, unknown_since
 from .storage import StorageError
@@ -86,19 +86,25 @@ class Steps:
         inputs = dict(row.input)
         model = REGISTRY.get(row.model)
         for name in file_fields(model) if model else ():
-            url = str(inputs.get(name, ""))
-            if not url.startswith("/"):
-                continue
-            stored = await asyncio.to_thread(self.service.file, row.owner, url, row.created_at)
-            if stored is None:
-                raise Refused(f"The file for {name} is not there any more.")
-            signed = await self.service.storage.sign(stored.key, 3600)
-            inputs[name] = signed or await self.gateway.upload(
-                stored.key.rsplit("/", 1)[-1],
-                stored.content_type,
-                self.service.storage.get(stored.key),
-            )
+            value = inputs.get(name)
+            public = {url: await self._public(row, name, url) for url in own_files(value)}
+            if isinstance(value, list):
+                inputs[name] = [public.get(url, url) for url in value]
+            elif isinstance(value, str):
+                inputs[name] = public.get(value, value)
         return inputs
+
+    async def _public(self, row: Row, name: str, url: str) -> str:
+        """A URL of the file for Replicate; Refused where it is not there any more."""
+        stored = await asyncio.to_thread(self.service.file, row.owner, url, row.created_at)
+        if stored is None:
+            raise Refused(f"The file for {name} is not there any more.")
+        signed = await self.service.storage.sign(stored.key, 3600)
+        return signed or await self.gateway.upload(
+            stored.key.rsplit("/", 1)[-1],
+            stored.content_type,
+            self.service.storage.get(stored.key),
+        )
 
     async def adopt(self, row: Row) -> Row:
         """Look for a prediction whose create was never answered; it is not sent again."""
