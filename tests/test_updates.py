@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tests.rendering import (
     copier_command,
     git,
     releases,
+    run,
     snapshot,
     tree,
     update,
@@ -536,3 +538,42 @@ def test_releases_are_commits_of_this_repository_oldest_first() -> None:
     for older, newer in pairwise(commits):
         assert len(older) == 40
         git(ROOT, "merge-base", "--is-ancestor", older, newer)
+
+
+def changes_of(changelog: str, version: str) -> str:
+    """What the changelog says of a release."""
+    return changelog.partition(f"\n## {version}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(("version", "commit"), releases().items())
+def test_what_was_said_of_a_release_stays(version: str, commit: str) -> None:
+    """A later change is entered under `## Unreleased`."""
+    said = changes_of(git(ROOT, "show", f"{commit}:CHANGELOG.md"), version)
+    assert said
+    assert changes_of((ROOT / "CHANGELOG.md").read_text("utf-8"), version) == said
+
+
+def test_a_release_is_one_command(tmp_path: Path) -> None:
+    clone = snapshot(tmp_path / "clone")
+    git(clone, "config", "user.name", "Test")
+    git(clone, "config", "user.email", "test@example.com")
+    changelog = clone / "CHANGELOG.md"
+    said = changelog.read_text("utf-8").replace("## Unreleased\n", "## Other\n")
+    changelog.write_text(said.replace("\n## ", "\n## Unreleased\n\n- Planted.\n\n## ", 1), "utf-8")
+    command = (sys.executable, "run.py", "release")
+    refused = run(*command, "999.0.0", cwd=clone, check=False)
+    assert "Commit or stash first" in refused.stderr
+    commit_all(clone, "A change")
+    for version in ("1.0.0", "999", "v999.0.0", NEWEST):
+        refused = run(*command, version, cwd=clone, check=False)
+        assert refused.returncode == 1
+        assert "write one like" in refused.stderr
+    done = run(*command, "999.0.0", cwd=clone)
+    released = git(clone, "rev-parse", "999.0.0").strip()
+    assert released in done.stdout
+    assert f'"999.0.0" = "{released}"\n' in (clone / "releases.toml").read_text("utf-8")
+    assert "- Planted." in changes_of(git(clone, "show", "999.0.0:CHANGELOG.md"), "999.0.0")
+    assert '\nversion = "999.0.0"\n' in git(clone, "show", "999.0.0:pyproject.toml")
+    assert git(clone, "status", "--porcelain") == ""
+    refused = run(*command, "999.0.1", cwd=clone, check=False)
+    assert "has no `## Unreleased`" in refused.stderr
