@@ -7,6 +7,7 @@ run: questions may fail cleanly, rendering may not, so everything is resolved in
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import keyword
@@ -280,8 +281,16 @@ def guard_names(data: Mapping[str, Any], pins: Any) -> bool:
 
 
 def _choices_of(question: str) -> list[str]:
-    choices = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))[question]["choices"]
-    return list(choices.values())
+    choices = _questions()[question]["choices"].values()
+    return [choice["value"] if isinstance(choice, dict) else choice for choice in choices]
+
+
+@functools.cache
+def _questions() -> Json:
+    """What copier.yml declares, by the parser in C where there is one: each render reads it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: Json = yaml.load((ROOT / "copier.yml").read_text("utf-8"), loader)
+    return found
 
 
 def guard_pins(data: Mapping[str, Any], models: Sequence[str], extra: Any) -> bool:
