@@ -59,6 +59,11 @@ def partial(name: str) -> Any:
     return _environment().get_template(f"partials/{name}.jinja").module
 
 
+def rendered(path: str, **answers: Any) -> str:
+    """A file of the template as it is with these answers and derived values."""
+    return _environment().get_template(path).render(**answers)
+
+
 def names() -> list[str]:
     """The seven mistakes, in the order of CLAUDE.md."""
     return list(partial("mistakes").names)

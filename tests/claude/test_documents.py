@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ GUIDE = {
     "webhook instead of polling": r"### 2\. Polling instead of the webhook",
     "poll no faster than every second": r"more often than every 2 s",
     "time-outs: Promise.race, wait_for": r"only `Cancel-After` ends it",
+    "an AbortSignal ends a run": r"a time-out of ours stops nothing",
+    "wait: {mode: block, timeout: 30}": r"wait up to `RUN_WAIT_SECONDS`, then go on by webhook",
     "wait up to 60 s in the request": r"waits are bounded",
     "statuses: starting, processing, succeeded, failed, canceled": r"`aborted`\nmeans the deadline",
     "the spelling cancelled": r"the spelling is `canceled`",
@@ -34,6 +37,8 @@ GUIDE = {
     "verify the webhook's signature": r"HMAC-SHA256 over `id\.timestamp\.body`",
     "decode the secret after whsec_": r"base64 part of `whsec_",
     "compare in constant time": r"constant-time, on the raw bytes",
+    "timingSafeEqual of what came in": r"# constant time.*raises one error",
+    "several signatures, with spaces between": r"every signature in the header",
     "the timestamp may be anything": r"±300 s, each id once",
     "the user's id in the webhook's URL": r"query\nstring is not signed.*\n?.*hint",
     "download inside the webhook": r"no download, no Replicate call",
@@ -90,6 +95,24 @@ def test_it_is_short_and_inline(renders: Renders) -> None:
         assert "<!--" not in text
         assert "{{" not in text
         assert "{%" not in text
+
+
+@pytest.mark.parametrize("paid", ["ask", "deny", "none"])
+@pytest.mark.parametrize("count", [1, 16, 17, 21, 100])
+def test_it_stays_short_with_many_models(paid: str, count: int) -> None:
+    model = {"key": "a-model", "owner_name": "an-owner/a-model", "kind": "community"}
+    pin: dict[str, Any] = {"version": "0" * 64, "output": "files", "seconds": 1.5, "mode": "run"}
+    text = spellings.rendered(
+        "template/CLAUDE.md.jinja",
+        project_name="Images",
+        framework="fastapi",
+        python=".",
+        paid_scripts=paid,
+        models=[model | pin] * count,
+    )
+    assert len(text.splitlines()) < LINES
+    assert text.count("| `a-model` |") == min(count, 16)
+    assert (f"{count - 16} more" in text) == (count > 16)
 
 
 def catalogue() -> list[str]:

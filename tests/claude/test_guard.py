@@ -391,6 +391,25 @@ def test_zizmor_finds_nothing_in_the_rendered_workflow(default_project: Path) ->
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import replicate\n\nreplicate.run\n",
+        "import replicate as r\n\nr.run\n",
+        "from replicate import AsyncReplicate\n\nAsyncReplicate\n",
+        "from replicate.types import Prediction\n\nPrediction\n",
+        "def f() -> object:\n    import replicate\n\n    return replicate\n",
+    ],
+)
+def test_the_linter_stops_the_import_that_the_first_three_need(project: Path, code: str) -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "TID251", "."]
+    assert subprocess.run(command, cwd=project).returncode == 0
+    (project / "src/app/extra.py").write_text(code)
+    done = subprocess.run(command, cwd=project, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert "Only inference/gateway" in done.stdout
+
+
 def test_types_stop_what_they_are_said_to_stop(
     default_project: Path, tmp_path: Path, renders: Callable[..., Path]
 ) -> None:
