@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from inference.gateway import Gateway
 from inference.models import REGISTRY
-from inference.prediction import Prediction, Succeeded
+from inference.prediction import Prediction, Row, Succeeded
 from inference.problems import Problem
 from inference.registry import smallest_input
 from inference.service import Service
@@ -80,6 +81,48 @@ def test_a_wrong_input_names_its_field(service: Service) -> None:
     assert refusal.value.status == 422
     assert refusal.value.errors
     assert "input.no_such_field" in [error["field"] for error in refusal.value.errors]
+
+
+def test_what_breaks_over_one_prediction_stops_no_other(
+    service: Service, work: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, broken = work.steps.create, begin(service, KEY).row.id
+    monkeypatch.setattr(
+        work.steps, "create", lambda row: 1 / 0 if row.id == broken else create(row)
+    )
+    service.store.receive(Event("msg_1", "nobodys", broken, {"no": "prediction"}, 0.0), 0.0)
+    assert isinstance(until_settled(service, begin(service, KEY).row.id), Succeeded)
+    assert not service.get("me", broken).row.over
+    monkeypatch.setattr(work.steps, "create", create)
+    assert isinstance(until_settled(service, broken), Succeeded)
+
+
+def test_a_worker_that_has_lost_its_row_stops(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(service, KEY)
+    ended: list[str] = []
+
+    async def long(row: Row) -> Row:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append(row.id)
+        return row
+
+    async def lose() -> None:
+        worker = Worker(service, Gateway(service.settings))
+        monkeypatch.setattr(worker.steps, "create", long)
+        working = asyncio.create_task(worker.once())
+        await asyncio.sleep(1)  # renewed several times meanwhile
+        assert service.store.claim(time.time(), 60) is None
+        assert service.store.claim(time.time() + 60, 60) is not None, "as after a long pause of it"
+        assert await working
+        await worker.steps.aclose()
+
+    monkeypatch.setattr("inference.worker.LEASE", 0.6)
+    asyncio.run(asyncio.wait_for(lose(), 20))
+    assert len(ended) == 1
 
 
 def test_a_dead_workers_row_comes_due_again(service: Service) -> None:
