@@ -61,7 +61,13 @@ def main() -> int:
                 )
                 number = options.predictions
                 rows[name] = run(
-                    chaos, number, pause=0.3, steps=3, random_seconds=0.3 * number, patience=300
+                    chaos,
+                    number,
+                    pause=0.3,
+                    stops=True,
+                    steps=3,
+                    random_seconds=0.3 * number,
+                    patience=300,
                 )
                 print(f"{table({name: rows[name]})}\n", flush=True)
     print(table(rows))

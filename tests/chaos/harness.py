@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 
@@ -30,9 +30,10 @@ from tests.rendering import free_port, project_env
 
 PYTHON = sys.executable
 MODELS = ["black-forest-labs/flux-schnell", "nightmareai/real-esrgan"]
-CREATES = r"^/v1/(deployments/[^/]+/[^/]+/|models/[^/]+/[^/]+/)?predictions$"
+CREATES = re.compile(r"^/v1/(deployments/[^/]+/[^/]+/|models/[^/]+/[^/]+/)?predictions$")
 WEBHOOK = r"^/api/webhooks/replicate"
 OUTPUT = r"^/_files/"
+JSON = {"Content-Type": "application/json"}
 CANCEL_AFTER = 10
 MARGIN = 60
 """Seconds for which a lost create is looked for after its Cancel-After."""
@@ -91,6 +92,8 @@ class Started:
     id: str
     caller: int
     model: str
+    stopped: Literal["", "canceled", "deleted"] = ""
+    """What its caller did about it while it ran."""
 
 
 @dataclass
@@ -101,11 +104,14 @@ class Report:
     stored_twice: list[str] = field(default_factory=list)
     created_twice: list[str] = field(default_factory=list)
     shown_to_others: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
 
     predictions: int = 0
     stored: int = 0
+    canceled: int = 0
+    deleted: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     answers_lost: int = 0
@@ -116,7 +122,8 @@ class Report:
     @property
     def broken(self) -> dict[str, list[str]]:
         """The guarantees that did not hold, with the cases."""
-        names = ("lost", "stored_twice", "created_twice", "shown_to_others", "stuck", "unexplained")
+        names = ["lost", "stored_twice", "created_twice", "shown_to_others", "left_behind", "stuck"]
+        names += ["unexplained"]
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def row(self) -> dict[str, Any]:
@@ -124,6 +131,8 @@ class Report:
         return {
             "predictions": self.predictions,
             "stored": self.stored,
+            "canceled": self.canceled,
+            "deleted": self.deleted,
             "kills": sum(self.kills.values()),
             "answers lost": self.answers_lost,
             "events": self.events,
@@ -131,6 +140,7 @@ class Report:
             "stored twice": len(self.stored_twice),
             "created twice": len(self.created_twice),
             "shown to others": len(self.shown_to_others),
+            "left of deleted": len(self.left_behind),
             "stuck": len(self.stuck),
             "unknown": sum(self.unknown.values()),
             "unexplained": len(self.unexplained),
@@ -144,6 +154,7 @@ class Chaos:
     ``named`` says where Replicate names a prediction's webhook, by which a row is found whose
     create was not answered: in its list, in its events. Every ``lost_every``th create has no
     answer; every event comes twice, except the share of them (``dropped``) that never comes.
+    Workers find their servers at ``host``; ``on_host`` is what a process's command begins with.
     """
 
     def __init__(
@@ -158,6 +169,8 @@ class Chaos:
         dropped: float = 0.1,
         workers: int = 2,
         seed: int = 1,
+        host: str = "127.0.0.1",
+        on_host: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         self.project = project
         self.commands = PROJECTS[framework]
@@ -167,12 +180,13 @@ class Chaos:
         self.lost_every = lost_every
         self.dropped = dropped
         self.random = random.Random(seed)
+        self.on_host = on_host
         self.report = Report()
         self.log = project.parent / "chaos.log"
         self._output = self.log.open("ab")
         self._loop = Loop()
         self._ports = {"web": free_port(), "emulator": free_port()}
-        self.api = HttpProxy(self._loop, self._ports["emulator"])
+        self.api = HttpProxy(self._loop, self._ports["emulator"], host)
         self.hooks = HttpProxy(self._loop, self._ports["web"])
         self.url = f"http://127.0.0.1:{self._ports['web']}"
         self.names = ["web", *(f"worker-{n}" for n in range(workers))]
@@ -238,7 +252,7 @@ class Chaos:
         creates = [0]
 
         def lost(request: Request) -> bool:
-            if request.method != "POST" or not re.match(CREATES, request.path):
+            if request.method != "POST" or not CREATES.match(request.path):
                 return False
             creates[0] += 1
             return creates[0] % self.lost_every == 0
@@ -260,7 +274,7 @@ class Chaos:
         command = [part.format(port=port) for part in getattr(self.commands, kind)]
         its = {"DATABASE_URL": self.database.worker_url} if kind == "worker" else {}
         self.running[name] = subprocess.Popen(
-            command,
+            [*self.on_host(name), *command],
             cwd=self.project,
             env=self._env | its,
             stdin=subprocess.DEVNULL,
@@ -284,7 +298,12 @@ class Chaos:
                 if self.running[name].poll() is not None:
                     self._start(name)
 
-    def _signal_workers(self, number: int) -> None:
+    def add_worker(self, name: str) -> None:
+        with self._lock:
+            self.names.append(name)
+            self._start(name)
+
+    def signal_workers(self, number: int) -> None:
         with self._lock:
             for name in self.names:
                 if name != "web":
@@ -306,15 +325,23 @@ class Chaos:
         self.started.append(Started(reply.json()["id"], caller, model))
         return self.started[-1]
 
-    def load(self, predictions: int, pause: float) -> None:
-        """Start so many, one after the other."""
-        for _ in range(predictions):
-            self.begin()
+    def load(self, predictions: int, pause: float, *, stops: bool = False) -> None:
+        """Start so many, one after the other; with ``stops``, cancel and delete one in eight."""
+        for number in range(predictions):
+            made = self.begin()
             time.sleep(pause)
+            if stops and number % 8 == 3:
+                self.ask(made.caller, "POST", f"/api/predictions/{made.id}/cancel", headers=JSON)
+                made.stopped = "canceled"
+            elif stops and number % 8 == 6:
+                self.ask(made.caller, "DELETE", f"/api/predictions/{made.id}", headers=JSON)
+                made.stopped = "deleted"
 
-    def ask(self, caller: int, method: str, path: str, **options: Any) -> httpx.Response:
+    def ask(
+        self, caller: int, method: str, path: str, seconds: float = 90, **options: Any
+    ) -> httpx.Response:
         """Send a caller's request until it is answered, however often the server dies over it."""
-        end = time.monotonic() + 90
+        end = time.monotonic() + seconds
         while True:
             try:
                 reply = self._callers[caller].request(method, path, **options)
@@ -346,7 +373,7 @@ class Chaos:
 
     def create_never_arrives(self) -> None:
         """The create is on its way, and never gets there: nobody can know."""
-        hold = self.api.hold("POST", CREATES, "request")
+        hold = self.api.hold("POST", CREATES.pattern, "request")
         self.begin()
         hold.wait()
         self.kill("create on its way")
@@ -355,7 +382,7 @@ class Chaos:
 
     def before_the_answer_is_stored(self) -> None:
         """Replicate has created it, and its answer is on the way."""
-        hold = self.api.hold("POST", CREATES, "answer")
+        hold = self.api.hold("POST", CREATES.pattern, "answer")
         self.begin()
         hold.wait()
         self.kill("create's answer on its way")
@@ -368,10 +395,10 @@ class Chaos:
         self.begin()
         arriving.wait()
         stored = self.hooks.hold("POST", WEBHOOK, "answer")
-        self._signal_workers(signal.SIGSTOP)
+        self.signal_workers(signal.SIGSTOP)
         arriving.go_on()
         if not stored.reached.wait(3):  # a worker was stopped with the database's lock in its hand
-            self._signal_workers(signal.SIGCONT)
+            self.signal_workers(signal.SIGCONT)
         stored.wait()
         self.kill("event stored", *self.names)
         stored.drop()
@@ -432,7 +459,7 @@ class Chaos:
     def settle(self, seconds: float) -> None:
         """Wait until every prediction is over and stored; what is not, is stuck."""
         end = time.monotonic() + seconds
-        open_ = list(self.started)
+        open_ = [each for each in self.started if each.stopped != "deleted"]
         while open_ and time.monotonic() < end:
             self.revive()
             open_ = [each for each in open_ if not _settled(self.look(each))]
@@ -450,6 +477,8 @@ class Chaos:
         report.predictions = len(self.started)
         report.answers_lost = len(self.api.losses)
         made = self._made()
+        gone = [each.id for each in self.started if each.stopped == "deleted"]
+        report.left_behind = self._left_of(gone, 60)
         keys = self.storage.objects()
         self._listed = [self._everything_of(caller) for caller in range(len(self._callers))]
         stuck = {each.id for each in self.started if any(each.id in one for one in report.stuck)}
@@ -468,6 +497,15 @@ class Chaos:
         report.events = len(self._delivered())
         return report
 
+    def _left_of(self, gone: list[str], seconds: float) -> list[str]:
+        """The objects of what was deleted that are still there after so long."""
+        end = time.monotonic() + seconds
+        while left := [key for key in self.storage.objects() if any(one in key for one in gone)]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        return left
+
     def _made(self) -> dict[str, list[dict[str, Any]]]:
         """Everything that Replicate has created, by the id in its webhook's URL."""
         found: dict[str, list[dict[str, Any]]] = {}
@@ -481,8 +519,18 @@ class Chaos:
         self, each: Started, seen: dict[str, Any], made: list[dict[str, Any]], keys: list[str]
     ) -> None:
         report = self.report
+        if each.stopped == "deleted":
+            report.deleted += 1
+            if seen.get("title") != "Not found":
+                report.left_behind.append(str(seen))
+            return
         if seen.get("status") == "failed" and "unknown" in str(seen.get("error")):
             self._explain(each, made)
+            return
+        if each.stopped == "canceled" and seen.get("status") == "canceled":
+            report.canceled += 1
+            if any(one["status"] != "canceled" for one in made) or keys:
+                report.lost.append(f"{seen} is not canceled; Replicate: {made}, {keys}")
             return
         if (seen.get("status"), seen.get("storage")) != ("succeeded", "stored") or not made:
             report.lost.append(f"{seen}; Replicate: {made}")
@@ -490,7 +538,11 @@ class Chaos:
         report.stored += 1
         urls, sources = _urls(seen["output"]), _urls(made[0]["output"])
         for url, source in zip(urls, sources, strict=True):
-            kept = self.ask(each.caller, "GET", url)
+            try:
+                kept = self.ask(each.caller, "GET", url, seconds=20)
+            except httpx.TransportError as error:
+                report.lost.append(f"{url} cannot be read: {error}")
+                continue
             wanted = self.emulator.get(re.sub(r"^https?://[^/]+", "", source)).content
             if kept.status_code != 200 or _sha256(kept.content) != _sha256(wanted):
                 report.lost.append(f"{url} is not what Replicate made: {kept.status_code}")
@@ -581,6 +633,7 @@ def run(
     predictions: int,
     *,
     pause: float,
+    stops: bool = False,
     steps: int = 1,
     random_seconds: float = 0,
     patience: float,
@@ -588,7 +641,7 @@ def run(
     """The whole of it: load, the named steps (so often), kills at random, and what is left."""
     began = time.monotonic()
     with chaos.up(), ThreadPoolExecutor(2) as pool:
-        load = pool.submit(chaos.load, predictions, pause)
+        load = pool.submit(chaos.load, predictions, pause, stops=stops)
         for step in chaos.steps() * steps:
             step()
         stop = threading.Event()

@@ -25,6 +25,8 @@ class Request:
     path: str
     head: bytes
     body: bytes
+    client: str = ""
+    """The address that it came from."""
 
 
 @dataclass
@@ -98,13 +100,14 @@ class HttpProxy:
     """In front of one HTTP server; ``url`` is what its clients are told.
 
     ``upstream`` may change while it runs. ``lost`` says which answers never arrive; requests that
-    it chose are kept in ``losses``.
+    it chose are kept in ``losses``, all in ``requests``.
     """
 
     def __init__(self, loop: Loop, upstream_port: int, host: str = "127.0.0.1") -> None:
         self.upstream = upstream_port
         self.lost: Callable[[Request], bool] = lambda _: False
         self.losses: list[Request] = []
+        self.requests: list[Request] = []
         self._holds: list[Hold] = []
         self._held: list[Hold] = []
         self._loop = loop
@@ -133,7 +136,8 @@ class HttpProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            request = await _request(reader)
+            request = await _request(reader, writer.get_extra_info("peername")[0])
+            self.requests.append(request)
             if hold := self._taken(request, "request"):
                 await hold.hold(request)
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
@@ -166,7 +170,7 @@ class HttpProxy:
                 await writer.drain()
 
 
-async def _request(reader: asyncio.StreamReader) -> Request:
+async def _request(reader: asyncio.StreamReader, client: str) -> Request:
     """One request, which asks the server to close the connection behind its answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].split(b"\r\n")
@@ -180,7 +184,7 @@ async def _request(reader: asyncio.StreamReader) -> Request:
     elif length := int(names.get(b"content-length", b"0")):
         body = await reader.readexactly(length)
     head = b"\r\n".join([line, *kept, b"Connection: close", b"", b""])
-    return Request(method, path, head, body)
+    return Request(method, path, head, body, client)
 
 
 class BytesProxy:

@@ -29,7 +29,7 @@ def test_nothing_is_lost_doubled_or_shown(
 
     def tried(its: Database, storage: Storage, *named: str) -> None:
         chaos = Chaos(project, framework, its, storage, named=named)
-        report = run(chaos, 12, pause=0.5, random_seconds=5, patience=240)
+        report = run(chaos, 16, pause=0.4, stops=True, random_seconds=5, patience=240)
         shown = table({f"{framework}, {its.name}": report})
         print(shown)
         assert report.broken == {}, f"{shown}\n{chaos.log.read_text('utf-8')[-20_000:]}"
@@ -43,7 +43,7 @@ def test_nothing_is_lost_doubled_or_shown(
         tried(Postgresql(new_database(), Loop()), S3Storage(s3, "chaos"), "events")
 
 
-WORKER = "src/inference/worker.py"
+WORKER, STEPS = "src/inference/worker.py", "src/inference/steps.py"
 # What seems a matter of course: to send again what was not answered.
 RESENT = """        except NoAnswer:
             return unsent(row, 0)
@@ -54,8 +54,8 @@ RESENT = """        except NoAnswer:
 @pytest.mark.parametrize(
     ("file", "right", "mistake", "broken"),
     [
-        (WORKER, "        except NoAnswer as error:", RESENT, "created_twice"),
-        (WORKER, "remote = await self.gateway.find(row)", "raise NoAnswer", "unexplained"),
+        (STEPS, "        except NoAnswer as error:", RESENT, "created_twice"),
+        (STEPS, "remote = await self.gateway.find(row)", "remote = None", "unexplained"),
         (WORKER, "due_at=self._due(new), leased", "due_at=None, leased", "stuck"),
         ("src/inference/outputs.py", "{prediction_id}/{index}.", "{prediction_id}/0.", "lost"),
         (

@@ -136,7 +136,9 @@ class Worker:
             case Step.REST:
                 new = seen
         new = replace(new, due_at=self._due(new), leased=False)
-        if await asyncio.to_thread(self.store.save, seen, new, events) and new.over > row.over:
+        if not await asyncio.to_thread(self.store.save, seen, new, events):
+            log.warning("lease lost", prediction=row.id)
+        elif new.over > row.over:
             log.info("prediction over", **with_price(new, self.settings), ref=new.ref)
             self._report_drift(new)
 
