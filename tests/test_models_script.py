@@ -251,6 +251,7 @@ def test_upgrade_of_one_leaves_the_other_pins_as_they_are(
     assert "7" * 64 in pin_lines(project)[ESRGAN]
 
 
+@pytest.mark.slow
 def test_add_asks_about_that_model(project: Path, api: ModelApi, programs: Path) -> None:
     before = pin_lines(project)
     done = script(project, api, programs, "add", f"{OTHER}:{'5' * 64}")
@@ -267,6 +268,7 @@ def test_add_asks_about_that_model(project: Path, api: ModelApi, programs: Path)
     assert f"{OTHER} is held at its version" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_conflict_is_exit_1(project: Path, api: ModelApi, programs: Path) -> None:
     module = project / "src/inference/models/new_model.py"
     module.write_text(module.read_text("utf-8").replace("5" * 64, "4" * 64), "utf-8")
@@ -338,6 +340,7 @@ def test_what_cannot_be_done_is_exit_2_with_one_line(
         assert path.read_bytes() == before[path]
 
 
+@pytest.mark.slow
 def test_check_asks_a_running_service_what_ran(
     project: Path, api: ModelApi, programs: Path
 ) -> None:

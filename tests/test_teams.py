@@ -5,6 +5,7 @@ Only GitHub's own command, `gh`, is a stand-in that writes down how it was calle
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -221,21 +222,32 @@ def test_gitlab_opens_a_merge_request(
     assert "merge or delete it first" in done.stdout
 
 
-def variants() -> list[Any]:
-    """Every variant of both examples."""
-    found = []
-    (job,) = yaml.safe_load((ROOT / "docs/ci/github-variants.yml").read_text("utf-8"))[
-        "jobs"
-    ].values()
-    matrix = job["strategy"]["matrix"]
-    (other,) = yaml.safe_load((ROOT / "docs/ci/gitlab-variants.yml").read_text("utf-8")).values()
-    (same,) = other["parallel"]["matrix"]
-    assert (matrix["framework"], matrix["storage"]) == (same["FRAMEWORK"], same["STORAGE"])
-    for service in ("github", "gitlab"):
-        for framework in matrix["framework"]:
-            for storage in matrix["storage"]:
-                found.append((service, framework, storage))
+def matrices() -> dict[str, dict[str, list[str]]]:
+    """What the two examples vary."""
+    (job,) = example("github-variants")["jobs"].values()
+    (other,) = example("gitlab-variants").values()
+    (varied,) = other["parallel"]["matrix"]
+    return {
+        "github": job["strategy"]["matrix"],
+        "gitlab": {name.lower(): values for name, values in varied.items()},
+    }
+
+
+def example(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f"docs/ci/{name}.yml").read_text("utf-8"))
     return found
+
+
+def test_both_examples_vary_the_same() -> None:
+    found = matrices()
+    assert found["github"] == found["gitlab"]
+
+
+def variants() -> list[tuple[str, str, str]]:
+    """Every variant, on one service and the other in turn: both run the same commands."""
+    varied = matrices()["github"]
+    rows = itertools.product(varied["framework"], varied["storage"])
+    return [(service, *row) for service, row in zip(itertools.cycle(matrices()), rows)]
 
 
 @pytest.mark.slow
@@ -250,7 +262,7 @@ def test_a_variant_renders_and_passes_its_own_checks(
         matrix = {"framework": framework, "storage": storage}
         github(ROOT / "docs/ci/github-variants.yml", fork, clean_env(), matrix)
     else:
-        (job,) = yaml.safe_load((ROOT / "docs/ci/gitlab-variants.yml").read_text("utf-8")).values()
+        (job,) = example("gitlab-variants").values()
         env = clean_env(FRAMEWORK=framework, STORAGE=storage, TEMPLATE=job["variables"]["TEMPLATE"])
         shell("set -o pipefail\n" + "\n".join(job["script"]), fork, env)
     answers = answers_of(tmp_path / "variant")

@@ -273,6 +273,17 @@ def test_an_update_equals_a_fresh_render(
 
 # What people do to a project. Each edit is of lines that the releases so far left alone.
 
+OWN_VIEW = '''\
+"""A view of our own."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, JsonResponse
+
+
+def own(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"mine": "yes"})
+'''
 OWN_ROUTE = '''\
 """A route of our own."""
 
@@ -297,6 +308,11 @@ LINES: dict[str, list[tuple[str, str, str]]] = {
             "    app.include_router(router)\n",
             "    app.include_router(router)\n    app.include_router(own.router)\n",
         ),
+    ],
+    "django": [
+        ("src/app/own.py", "", OWN_VIEW),
+        ("src/app/urls.py", "from . import views\n", "from . import own, views\n"),
+        ("src/app/urls.py", "urlpatterns = [\n", 'urlpatterns = [\n    path("own", own.own),\n'),
     ],
 }
 PYTHON = [
