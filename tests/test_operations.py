@@ -215,6 +215,7 @@ def test_the_readmes_way_to_the_first_prediction(project: Path, renders: Renders
         assert made["id"] in usage
 
 
+@pytest.mark.slow
 def test_files_in_a_list_reach_replicate(project: Path) -> None:
     """Of a model that takes several pictures, which the catalogue has none of."""
     module = project / "src/inference/models/real_esrgan.py"
