@@ -137,11 +137,13 @@ def test_every_bad_edit_is_refused_and_every_good_one_accepted(
     client: Client, project: Callable[[str], Path], mode: str, folder: str
 ) -> None:
     started = project("ask")
-    # all of them once, a third of them in each other mode and folder: the hook is the same
-    some = slice(None) if (mode, folder) == ("bypassPermissions", "src") else slice(None, None, 3)
+    # each once, another sixth in each mode and folder: the hook is the same
+    some = slice([*itertools.product(MODES, FOLDERS)].index((mode, folder)), None, 6)
     given = spellings.bad("py")[some] + [s for s in spellings.pairs("bad") if s.suffix == "py"]
     fine = spellings.ordinary("py")[some] + [s for s in spellings.pairs("good") if s.suffix == "py"]
-    files = [started / f"src/app/written_{i}.py" for i in range(len(given) + len(fine))]
+    # a path is context, too: mistakes are made where predictions are
+    folders = ["predictions/"] * len(given) + [""] * len(fine)
+    files = [started / f"src/app/{name}written_{i}.py" for i, name in enumerate(folders)]
     calls: list[Call] = [
         ("Write", {"file_path": str(file), "content": snippet.code})
         for file, snippet in zip(files, given + fine, strict=True)
@@ -194,6 +196,24 @@ def test_a_mistake_written_by_the_shell_is_told_at_once(
     session = client(started, shell([heredoc, "true"]), "bypassPermissions")
     assert (started / "src/app/shell.py").exists()
     assert "src/app/shell.py:1: [replicate-url-stored]" in session.system
+
+
+def test_a_project_in_a_larger_repository_is_guarded_from_its_own_folder(
+    client: Client, renders: Renders, tmp_path: Path
+) -> None:
+    """Below and above it the client reads other settings, which the README says plainly."""
+    project = renders.copy(tmp_path / "all our apps/the images")
+    commit_all(project.parent, "All of them")
+    bad: Call = (
+        "Write",
+        {"file_path": str(project / "src/app/x.py"), "content": "import replicate"},
+    )
+    calls = [*shell(["echo scripts/batch_generate.py | sh"]), bad]
+    session = client(project, calls, "bypassPermissions")
+    assert [outcome.ran for outcome in session.outcomes] == [False, False]
+    below = client(project, calls, "bypassPermissions", "src")
+    assert [outcome.ran for outcome in below.outcomes] == [True, True]
+    assert "part of a larger repository" in (project / "README.md").read_text("utf-8")
 
 
 def test_guard_settings_and_secrets_are_out_of_reach(
