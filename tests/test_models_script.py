@@ -17,8 +17,18 @@ from typing import Any
 import pytest
 
 from run import pip_indexes
-from tests.model_api import ModelApi, record, serving
-from tests.rendering import BIN, ROOT, answers_of, commit_all, copier_command, git, run, snapshot
+from tests.model_api import TOKEN, ModelApi, record, serving
+from tests.rendering import (
+    BIN,
+    ROOT,
+    answers_of,
+    commit_all,
+    copier_command,
+    git,
+    run,
+    snapshot,
+    tree,
+)
 
 FLUX, ESRGAN, LLAMA = (
     "black-forest-labs/flux-schnell",
@@ -237,6 +247,7 @@ def test_upgrade_of_one_leaves_the_other_pins_as_they_are(
     assert {**pin_lines(project), NEW: before[NEW]} == before
     # files and answers agree
     assert "    text: str" in (project / "src/inference/models/new_model.py").read_text("utf-8")
+    assert not any(TOKEN.encode() in content for content in tree(project).values())
     commit_all(project, "Refreshed")
     # the rest is what check still names, and what upgrade without names takes
     done = script(project, api, programs, "check", "--json")
