@@ -67,9 +67,9 @@ MISTAKES = {
         ("p.attempts == old.attempts, p.leased.is_(True)", "p.leased.is_(True)"),
         ("p.attempts == row.attempts, p.leased, p.status", "p.leased, p.status"),
         (".where(p.sent_at.is_(None), p.cancel_requested.is_(False))", ""),
-        ("sa.case((p.leased, p.due_at), else_=now)", "now"),
-        ("sa.case((p.leased, p.due_at), else_=now)", "p.due_at"),
-        ("| (p.replicate_id == event.replicate_id)", ""),
+        ("sa.case((_p.leased, _p.due_at), else_=", "("),
+        ("values(due_at=_at)", "values(due_at=_p.due_at)"),
+        ('| (_p.replicate_id == sa.bindparam("remote"))', ""),
         ("meanwhile.where(waiting)", "meanwhile.where(sa.false())"),
         ("if old.deleted_at is None:", "if False:"),
         ("if not old.cancel_requested:", "if False:"),
@@ -93,8 +93,8 @@ MISTAKES = {
     "postgresql": [
         ("due.with_for_update(skip_locked=True)", "due"),
         (
-            "db.execute(sa.update(predictions).where(its).values(due_at=at))",
-            "db.execute(sa.update(predictions).where(its, p.leased.is_(False)).values(due_at=now))",
+            "_WAKE = sa.update(predictions).where(_its)",
+            "_WAKE = sa.update(predictions).where(_its, _p.leased.is_(False))",
         ),
         ("pg_advisory_xact_lock(_LIMITS_LOCK)", "now()"),
     ],

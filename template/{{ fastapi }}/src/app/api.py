@@ -27,12 +27,12 @@ router = APIRouter()
 waiting = anyio.CapacityLimiter(2)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def address_of(request: Request) -> str:
+async def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
@@ -148,10 +148,12 @@ async def upload(file: UploadFile, service: Its, who: Caller, address: Address) 
 
 
 @router.post("/api/webhooks/replicate")
-async def webhook(request: Request, service: Its) -> dict[str, Any]:
-    body = await request.body()
-    await run_sync(service.receive, body, request.headers)
-    return {}
+async def webhook(request: Request) -> Response:
+    body, state = await request.body(), request.app.state
+    await asyncio.get_running_loop().run_in_executor(
+        state.receiving, state.service.receive, body, request.headers
+    )
+    return JSONResponse({})
 
 
 @router.get("/files/{file_id}/{index}")

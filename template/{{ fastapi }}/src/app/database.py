@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,18 @@ from inference.store import Event, KeyReused, Limits, changes
 
 from .tables import events, predictions
 from .uploads import SqlUploads, check_limits, lock_limits
+
+# What every webhook runs, built once: building takes as long as running.
+_p = predictions.c
+_KEEP: dict[str, Any] = {
+    name: insert(events).on_conflict_do_nothing().returning(events.c.id)
+    for name, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
+_its = (_p.id == sa.bindparam("row")) | (_p.replicate_id == sa.bindparam("remote"))
+# A leased row is locked, too: whoever gives it back meanwhile must see the event.
+_at = sa.case((_p.leased, _p.due_at), else_=sa.bindparam("now", type_=sa.Double))
+_WAKE = sa.update(predictions).where(_its).values(due_at=_at)
+_EVENT = [field.name for field in fields(Event)]
 
 
 class SqlStore(SqlUploads):
@@ -70,15 +82,11 @@ class SqlStore(SqlUploads):
             db.execute(gone.where(p.leased.is_(False)).values(due_at=now))
 
     def receive(self, event: Event, now: float) -> bool:
-        p = predictions.c
+        values = {name: getattr(event, name) for name in _EVENT}
         with self._engine.begin() as db:
-            insert = _insert(db, events).values(**asdict(event)).on_conflict_do_nothing()
-            if db.execute(insert.returning(events.c.id)).first() is None:
+            if db.execute(_KEEP[db.dialect.name], values).first() is None:
                 return False
-            its = (p.id == event.row_id) | (p.replicate_id == event.replicate_id)
-            # A leased row is locked, too: whoever gives it back meanwhile must see the event.
-            at = sa.case((p.leased, p.due_at), else_=now)
-            db.execute(sa.update(predictions).where(its).values(due_at=at))
+            db.execute(_WAKE, {"row": event.row_id, "remote": event.replicate_id, "now": now})
         return True
 
     def claim(self, now: float, lease: float) -> Row | None:
@@ -212,10 +220,6 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
     count = db.execute(live.values(cancel_requested=True, ask_at=None)).rowcount
     db.execute(live.where(p.leased.is_(False)).values(due_at=now))
     return count
-
-
-def _insert(db: sa.Connection, table: sa.Table) -> Any:
-    return (postgresql if db.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _all(result: sa.CursorResult[Any]) -> list[Row]:

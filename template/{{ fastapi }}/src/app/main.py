@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -17,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Match, Route
 
-from inference.contract import PAGE_POLICY, headers_of
+from inference.contract import PAGE_POLICY
 from inference.health import readiness
 from inference.logs import configure_logs
 from inference.problems import Problem, invalid_fields
@@ -28,12 +27,10 @@ from inference.storage import Storage, StorageError
 from . import caller
 from .api import router
 from .database import SqlStore
-from .middleware import Guard, problem_response
+from .middleware import AnswerHeaders, Guard, problem_response
 from .tables import open_engine
 
 PAGE = Path(__file__).parent / "page"
-
-log = structlog.get_logger()
 
 
 def build_service(settings: Settings) -> Service:
@@ -74,6 +71,9 @@ def create_app() -> FastAPI:
         lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     app.state.service = build_service(settings)
+    # Threads that no other request can take: on SQLite one, since there is one connection.
+    threads = 1 if settings.database_url.startswith("sqlite") else 4
+    app.state.receiving = ThreadPoolExecutor(threads, thread_name_prefix="webhooks")
     app.include_router(router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -85,7 +85,7 @@ def create_app() -> FastAPI:
         secret_key=settings.session_secret.get_secret_value() or "development",
         https_only=not settings.development,
     )
-    app.middleware("http")(_headers)
+    app.add_middleware(AnswerHeaders)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _healthz)
     app.add_api_route("/readyz", _readyz)
@@ -108,18 +108,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     stop.set()
     thread.join(timeout=10)
-
-
-async def _headers(request: Request, call_next: Any) -> Response:
-    response: Response
-    try:
-        response = await call_next(request)
-    except Exception:
-        log.exception("request failed", method=request.method, path=request.url.path)
-        response = problem_response(Problem(500, "Server error", "The fault is ours, and logged."))
-    for name, value in headers_of(request.url.path).items():
-        response.headers.setdefault(name, value)
-    return response
 
 
 async def _problem(_: Request, error: Exception) -> Response:

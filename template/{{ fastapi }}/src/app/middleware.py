@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inference.contract import body_limit, refusal, too_large
+from inference.contract import body_limit, headers_of, refusal, too_large
 from inference.problems import Problem
 from inference.settings import Settings
 
@@ -18,6 +19,40 @@ def problem_response(problem: Problem) -> JSONResponse:
         problem.headers,
         media_type="application/problem+json",
     )
+
+
+log = structlog.get_logger()
+
+
+class AnswerHeaders:
+    """Headers of every answer, and an answer where the code broke."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, begun = scope["path"], False
+
+        async def with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in headers_of(path).items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, with_headers)
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=path)
+            if begun:
+                raise
+            broken = Problem(500, "Server error", "The fault is ours, and logged.")
+            await problem_response(broken)(scope, receive, with_headers)
 
 
 class Guard:
