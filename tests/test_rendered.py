@@ -154,7 +154,7 @@ def test_a_failed_render_is_an_error(tmp_path: Path) -> None:
 # The aim is 60 files, 2,000 lines of Python in app and inference, and 250 a module. What is over it
 # is the price of two databases in one store and of the guarantees; these ceilings may rise for one
 # of those only.
-FILES, LINES, MODULE = 82, 3850, 255
+FILES, LINES, MODULE = 82, 3950, 255
 
 
 def test_the_default_render_is_small_enough_to_own(default_project: Path) -> None:
