@@ -51,14 +51,13 @@ class Commands:
     emulator: Sequence[str]
 
 
-PROJECTS: Mapping[str, Commands] = {
-    "fastapi": Commands(
-        migrate=[PYTHON, "-m", "app", "migrate"],
-        web=[PYTHON, "-m", "app", "web", "--port", "{port}"],
-        worker=[PYTHON, "-m", "app", "worker"],
-        emulator=[PYTHON, "dev/emulator.py", "--port", "{port}"],
-    ),
-}
+PYTHON_PROJECT = Commands(
+    migrate=[PYTHON, "-m", "app", "migrate"],
+    web=[PYTHON, "-m", "app", "web", "--port", "{port}"],
+    worker=[PYTHON, "-m", "app", "worker"],
+    emulator=[PYTHON, "dev/emulator.py", "--port", "{port}"],
+)
+PROJECTS: Mapping[str, Commands] = {"fastapi": PYTHON_PROJECT, "django": PYTHON_PROJECT}
 
 
 class Database(Protocol):

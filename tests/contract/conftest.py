@@ -54,7 +54,12 @@ class Service:
 
 @pytest.fixture(
     scope="session",
-    params=["fastapi", pytest.param("fastapi-postgresql", marks=pytest.mark.slow)],
+    params=[
+        "fastapi",
+        pytest.param("fastapi-postgresql", marks=pytest.mark.slow),
+        pytest.param("django", marks=pytest.mark.slow),
+        pytest.param("django-postgresql", marks=pytest.mark.slow),
+    ],
 )
 def kind(request: pytest.FixtureRequest) -> str:
     """The framework, and the database where it is not SQLite."""

@@ -16,7 +16,16 @@ def fastapi(url: str) -> Store:
     return SqlStore(open_engine(url))
 
 
-ADAPTERS = {"fastapi": fastapi}
+def django(url: str) -> Store:
+    from app.main import set_up
+
+    alias = set_up(url)
+    from app.database import DjangoStore
+
+    return DjangoStore(alias)
+
+
+ADAPTERS = {"fastapi": fastapi, "django": django}
 
 
 def open_store() -> Store:

@@ -15,7 +15,7 @@ import pytest
 from tests.rendering import ROOT, Renders, project_env, run
 
 CASES = ROOT / "tests/store/cases.py"
-STORES = ["fastapi"]
+STORES = ["fastapi", "django"]
 NewUrl = Callable[[], str]
 
 

@@ -1,0 +1,1 @@
+"""The service on Django: HTTP, the database, the admin, the page."""

@@ -1,0 +1,30 @@
+"""Every address of the service; writes to the API are guarded by ``ContractMiddleware``."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView
+from django.urls import path, re_path
+
+from . import views
+from .views import methods
+
+handler500 = "app.middleware.server_error"
+
+urlpatterns = [
+    path("", methods(GET=views.index)),
+    path("api/models", methods(GET=views.models)),
+    path("api/models/<str:key>/prime", methods(POST=views.prime)),
+    path("api/files", methods(POST=views.upload)),
+    path("api/predictions", methods(GET=views.page, POST=views.start)),
+    path("api/predictions/<str:row_id>", methods(GET=views.get, DELETE=views.delete)),
+    path("api/predictions/<str:row_id>/cancel", methods(POST=views.cancel)),
+    path("api/predictions/<str:row_id>/events", methods(GET=views.events)),
+    path("api/webhooks/replicate", methods(POST=views.webhook)),
+    path("files/<str:file_id>/<str:index>", methods(GET=views.stored_file)),
+    path("healthz", methods(GET=views.healthz)),
+    path("readyz", methods(GET=views.readyz)),
+    path("login", LoginView.as_view(template_name="admin/login.html"), name="login"),
+    path("admin/", admin.site.urls),
+    re_path("", views.nothing),
+]

@@ -1,0 +1,47 @@
+"""The web process: any WSGI server with threads can run ``app.wsgi:application``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from django.core.wsgi import get_wsgi_application
+from granian.utils.proxies import wrap_wsgi_with_proxy_headers
+
+from inference.contract import body_limit
+from inference.logs import configure_logs
+
+from .main import service
+
+IN_MEMORY = 2**20
+
+_service = service()
+configure_logs(json=not _service.settings.development)
+_django = get_wsgi_application()
+
+
+def measured(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Give a body that comes in chunks its length, which WSGI wants; read no more than allowed."""
+    if environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING") is None:
+        return _django(environ, start_response)
+    limit = body_limit(environ.get("PATH_INFO", ""), _service.settings)
+    size = 0
+    with SpooledTemporaryFile(IN_MEMORY) as body:
+        while size <= limit and (chunk := environ["wsgi.input"].read(2**16)):
+            size += len(chunk)
+            body.write(chunk)
+        body.seek(0)
+        environ |= {"CONTENT_LENGTH": str(size), "wsgi.input": body}
+        return _django(environ, start_response)
+
+
+application = wrap_wsgi_with_proxy_headers(measured, _service.settings.forwarded_allow_ips)
+
+if _service.settings.worker_in_web:
+    from inference.worker import run_worker
+
+    threading.Thread(
+        target=run_worker, args=(_service, threading.Event()), name="worker", daemon=True
+    ).start()
