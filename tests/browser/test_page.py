@@ -36,7 +36,7 @@ MODELS = [
 PICTURE = ROOT / "docs/images/page-phone.png"
 
 
-@pytest.fixture(scope="module", params=["fastapi"])
+@pytest.fixture(scope="module", params=["fastapi", pytest.param("django", marks=pytest.mark.slow)])
 def service(
     request: pytest.FixtureRequest, renders: Renders, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,12 +18,10 @@ def fastapi(url: str) -> Store:
 
 
 def django(url: str) -> Store:
-    from app.main import set_up
-
-    alias = set_up(url)
-    from app.database import DjangoStore
-
-    return DjangoStore(alias)
+    # not imported by name: to the type checker here, app is FastAPI's
+    alias = import_module("app.main").set_up(url)
+    store: Store = import_module("app.database").DjangoStore(alias)
+    return store
 
 
 ADAPTERS = {"fastapi": fastapi, "django": django}

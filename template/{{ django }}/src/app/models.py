@@ -5,10 +5,26 @@ Times are seconds since the epoch, as in ``inference.prediction.Row``, which say
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from django.db import models
 
 STATUSES = ["pending", "starting", "processing", "succeeded", "failed", "canceled", "aborted"]
 STORAGE_STATES = ["none", "pending", "stored", "expired", "failed"]
+
+
+class Json(models.JSONField):
+    """JSON as it came: PostgreSQL's jsonb would sort its names and change its numbers."""
+
+    def get_internal_type(self) -> str:
+        return "TextField"
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else json.loads(value)
 
 
 class Prediction(models.Model):
@@ -17,7 +33,7 @@ class Prediction(models.Model):
     address = models.CharField(max_length=64)
     model = models.CharField(max_length=255)
     ref = models.CharField(max_length=512)
-    input = models.JSONField()
+    input = Json()
     created_at = models.FloatField(db_index=True)
     mode = models.CharField(max_length=16)
     deployment = models.CharField(max_length=255, null=True)
@@ -27,9 +43,9 @@ class Prediction(models.Model):
     replicate_id = models.CharField(max_length=64, null=True, unique=True)
     version_ran = models.CharField(max_length=64, null=True)
     stream_url = models.TextField(null=True)
-    remote_output = models.JSONField(null=True)
-    output = models.JSONField(null=True)
-    files = models.JSONField(default=list)
+    remote_output = Json(null=True)
+    output = Json(null=True)
+    files = Json(default=list)
     error = models.TextField(null=True)
     predict_seconds = models.FloatField(null=True)
     completed_at = models.FloatField(null=True)
@@ -58,7 +74,7 @@ class WebhookEvent(models.Model):
     id = models.CharField(primary_key=True, max_length=255)
     replicate_id = models.CharField(max_length=64, db_index=True)
     row_id = models.CharField(max_length=64, null=True, db_index=True)
-    body = models.JSONField()
+    body = Json()
     received_at = models.FloatField()
     handled_at = models.FloatField(null=True)
 
@@ -71,7 +87,7 @@ class Upload(models.Model):
     owner = models.CharField(max_length=255)
     address = models.CharField(max_length=64)
     created_at = models.FloatField(db_index=True)
-    file = models.JSONField(null=True)
+    file = Json(null=True)
 
     class Meta:
         db_table = "uploads"

@@ -1,0 +1,174 @@
+"""What a Django team expects of its project: admin, users, commands, checks, CSRF."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.rendering import Renders, Running, project_env, run, running
+
+pytestmark = pytest.mark.slow
+
+PASSWORD = "correct-horse-battery"
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "REPLICATE_API_TOKEN": "r8_test",
+    "REPLICATE_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "PUBLIC_URL": "https://example.test",
+    "SESSION_SECRET": "0123456789abcdef" * 4,
+}
+
+
+def manage(
+    project: Path, *arguments: str, env: Mapping[str, str] | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    whole = {"ENVIRONMENT": "development", "REPLICATE_API_TOKEN": "r8_test", **(env or {})}
+    command = (sys.executable, "manage.py", *arguments)
+    return run(*command, cwd=project, env=project_env(project, **whole), check=check)
+
+
+@pytest.fixture(scope="module")
+def service(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    project = renders.copy(tmp_path_factory.mktemp("django") / "project", framework="django")
+    prices = '{"flux-schnell": {"price_per_run": 0.003}}'
+    with running(project, MODEL_SETTINGS=prices) as started:
+        names = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+        who = ("--username", "ann", "--email", "ann@example.com")
+        manage(project, "createsuperuser", "--noinput", *who, env=names)
+        yield started
+
+
+def signed_in(url: str) -> httpx.Client:
+    client = httpx.Client(base_url=url, timeout=30)
+    form = client.get("/admin/login/")
+    answer = client.post(
+        "/admin/login/",
+        data={"username": "ann", "password": PASSWORD, "csrfmiddlewaretoken": token(form)},
+    )
+    assert answer.status_code == 302, answer.text
+    return client
+
+
+def token(page: httpx.Response) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+    assert found
+    return found[1]
+
+
+def start(client: httpx.Client, model: str, **given: Any) -> dict[str, Any]:
+    answer = client.post("/api/predictions", json={"model": model, "input": given})
+    assert answer.status_code in (201, 202), answer.text
+    started: dict[str, Any] = answer.json()
+    return started
+
+
+def test_the_admin_shows_predictions_and_what_they_cost(service: Running) -> None:
+    client = signed_in(service.url)
+    made = start(client, "flux-schnell", prompt="a boat")
+    assert made["storage"] == "stored"
+    stranger = httpx.Client(base_url=service.url, timeout=30)
+    other = start(stranger, "flux-schnell", prompt="a house")
+    listed = client.get("/admin/predictions/prediction/").text
+    assert made["id"] in listed
+    assert other["id"] in listed
+    assert "0.0030" in listed
+    only = client.get("/admin/predictions/prediction/?status__exact=failed&storage__exact=none")
+    assert made["id"] not in only.text
+    assert client.get("/admin/predictions/prediction/?status__exact=succeeded").text.count(
+        made["id"]
+    )
+    detail = client.get(f"/admin/predictions/prediction/{other['id']}/change/")
+    picture = re.search(r'<img src="([^"]+)"', detail.text)
+    assert picture
+    shown = client.get(picture[1])
+    assert shown.headers["content-type"].startswith("image/")
+    assert shown.content == stranger.get(other["output"][0]).content
+    assert stranger.get(picture[1]).status_code == 302, "to the sign-in"
+    costs = client.get("/admin/predictions/prediction/costs/").text
+    assert "Cost per day" in costs
+    assert re.search(r"<td>0\.00[36]", costs)
+
+
+def test_the_admin_cancels_and_deletes(service: Running) -> None:
+    client = signed_in(service.url)
+    fault = {"fault": "hang", "model": "nightmareai/real-esrgan"}
+    assert httpx.post(f"{service.emulator}/_emulator/faults", json=fault).is_success
+    hanging = start(client, "real-esrgan", image="https://example.com/a.png")
+    page = client.get("/admin/predictions/prediction/")
+    act = {"csrfmiddlewaretoken": token(page), "_selected_action": hanging["id"]}
+    assert client.post(
+        "/admin/predictions/prediction/", data=act | {"action": "cancel"}
+    ).is_redirect
+    path = f"/api/predictions/{hanging['id']}"
+    while client.get(path, params={"wait": 20}).json()["status"] != "canceled":
+        continue
+    assert client.post("/admin/predictions/prediction/", data=act | {"action": "erase"}).is_redirect
+    assert client.get(path).status_code == 404
+    assert client.post(f"/admin/predictions/prediction/{hanging['id']}/delete/").status_code == 403
+
+
+def test_a_user_is_the_caller_in_every_session(service: Running) -> None:
+    made = start(signed_in(service.url), "flux-schnell", prompt="x")
+    again = signed_in(service.url)
+    assert again.get(f"/api/predictions/{made['id']}").json()["id"] == made["id"]
+    assert again.get(made["output"][0]).is_success
+    assert httpx.get(f"{service.url}/api/predictions/{made['id']}").status_code == 404
+
+
+def test_forms_need_djangos_token(service: Running) -> None:
+    client = signed_in(service.url)
+    assert client.post("/admin/logout/").status_code == 403
+    assert client.post("/login", data={"username": "ann", "password": PASSWORD}).status_code == 403
+
+
+def test_the_page_and_the_admin_have_their_files(service: Running) -> None:
+    for path in ("/page/page.css", "/page/page.js", "/page/admin/css/base.css"):
+        assert httpx.get(service.url + path).status_code == 200, path
+
+
+def test_checks_and_migrations_are_complete(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    strict = ("check", "--deploy", "--fail-level", "WARNING")
+    assert "no issues" in manage(project, *strict, env=PRODUCTION).stdout
+    assert manage(project, "makemigrations", "--check").returncode == 0
+    short = PRODUCTION | {"SESSION_SECRET": "short"}
+    refused = manage(project, *strict, env=short, check=False)
+    assert refused.returncode == 1
+    assert "W009" in refused.stderr
+
+
+def test_scripts_are_commands(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    assert "flux-schnell" in manage(project, "list_models").stdout
+    manage(project, "migrate", "--verbosity", "0")
+    assert "0 predictions" in manage(project, "check_usage").stdout
+    listed = manage(project, "help").stdout
+    for script in (project / "scripts").glob("*.py"):
+        assert script.stem in listed
+
+
+def test_production_asks_for_a_user(renders: Renders, tmp_path: Path) -> None:
+    """In one process, without a network: the same WSGI application that is served."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    program = """
+from django.test import Client
+from app.__main__ import migrate
+migrate()
+from app.wsgi import application
+client = Client(headers={"host": "example.test", "x-forwarded-proto": "https"})
+print(client.get("/").headers["Location"], client.get("/api/predictions").status_code)
+print(client.get("/login").status_code, client.get("/healthz").status_code)
+print(client.get("/", headers={"x-forwarded-proto": "http"}).status_code)
+hook = client.post("/api/webhooks/replicate", headers={"x-forwarded-proto": "http"})
+print(hook.status_code)
+"""
+    env = project_env(project, **PRODUCTION, DATABASE_URL=f"sqlite:///{tmp_path}/app.db")
+    done = run(sys.executable, "-c", program, cwd=project, env=env)
+    assert done.stdout.split() == ["/login", "401", "200", "200", "301", "400"]
