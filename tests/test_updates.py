@@ -298,28 +298,8 @@ router = APIRouter()
 async def own() -> dict[str, str]:
     return {"mine": "yes"}
 '''
-OWN_VIEW = '''\
-"""A view of our own."""
-
-from __future__ import annotations
-
-from django.http import HttpRequest, JsonResponse
-
-
-def own(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"mine": "yes"})
-'''
 # By framework: file, what stands there (nothing: at its end), and what a person makes of it.
 LINES: dict[str, list[tuple[str, str, str]]] = {
-    "django": [
-        ("src/app/own.py", "", OWN_VIEW),
-        ("src/app/urls.py", "from . import views\n", "from . import own, views\n"),
-        (
-            "src/app/urls.py",
-            '    path("admin/", admin.site.urls),\n',
-            '    path("admin/", admin.site.urls),\n    path("own", own.own),\n',
-        ),
-    ],
     "fastapi": [
         ("src/app/own.py", "", OWN_ROUTE),
         ("src/app/main.py", "from . import caller\n", "from . import caller, own\n"),
