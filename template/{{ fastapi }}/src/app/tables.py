@@ -90,9 +90,17 @@ def open_engine(url: str) -> sa.Engine:
     """
     scheme, _, place = url.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and place:
-        return sa.create_engine(
+        engine = sa.create_engine(
             f"postgresql+psycopg://{place}", pool_pre_ping=True, connect_args=_CUT_OFF
         )
+
+        @sa.event.listens_for(engine, "connect")
+        def bound(connection: Any, _: Any) -> None:
+            # A host that stands still in the middle of a transaction would keep its rows locked.
+            connection.execute("SET idle_in_transaction_session_timeout = '30s'")
+            connection.commit()
+
+        return engine
     if scheme != "sqlite":
         raise SettingsError("DATABASE_URL is neither sqlite:///… nor postgresql://…")
     parsed = sa.make_url(url)
