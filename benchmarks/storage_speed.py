@@ -82,7 +82,7 @@ async def compare(size: int, runs: int) -> None:
                         stdout=asyncio.subprocess.PIPE,
                     )
                     output, _ = await process.communicate()
-                    assert process.returncode == 0
+                    assert process.returncode == 0, f"{name} ended with {process.returncode}"
                     taken.append(json.loads(output))
     medians = {name: statistics.median(one["seconds"] for one in found[name]) for name in found}
     for name, taken in found.items():
