@@ -85,7 +85,7 @@ def test_the_admin_shows_predictions_and_what_they_cost(service: Running) -> Non
         made["id"]
     )
     detail = client.get(f"/admin/predictions/prediction/{other['id']}/change/")
-    picture = re.search(r'<img src="([^"]+)"', detail.text)
+    picture = re.search(r'<img src="(/admin/predictions/[^"]+)"', detail.text)
     assert picture
     shown = client.get(picture[1])
     assert shown.headers["content-type"].startswith("image/")
