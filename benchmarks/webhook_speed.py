@@ -62,7 +62,27 @@ def healthz() -> dict[str, str]:
     return {}
 
 uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_config=None)
-"""
+""",
+    "django": """
+import sys
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, JsonResponse
+from django.urls import path
+from granian.constants import Interfaces
+from granian.server import Server
+
+def noop(request: HttpRequest) -> JsonResponse:
+    request.body
+    return JsonResponse({})
+
+urlpatterns = [path("api/webhooks/replicate", noop), path("healthz", noop)]
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+application = get_wsgi_application()
+Server("", port=int(sys.argv[1]), interface=Interfaces.WSGI, blocking_threads=160).serve(
+    target_loader=lambda *_: application
+)
+""",
 }
 
 
