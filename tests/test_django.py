@@ -154,6 +154,48 @@ def test_scripts_are_commands(renders: Renders, tmp_path: Path) -> None:
         assert script.stem in listed
 
 
+def test_a_worker_is_a_command(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    assert re.search(r"^ +worker$", manage(project, "help").stdout, re.MULTILINE)
+    processes = project / "dev/__main__.py"
+    text = processes.read_text("utf-8")
+    its = 'start("-m", "app", "worker")'
+    assert its in text
+    processes.write_text(text.replace(its, 'start("manage.py", "worker")'), "utf-8")
+    with running(project) as started:
+        made = start(httpx.Client(base_url=started.url, timeout=30), "flux-schnell", prompt="x")
+        assert made["storage"] == "stored"
+    refused = manage(project, "worker", env={"REPLICATE_API_TOKEN": ""}, check=False)
+    assert refused.returncode == 1
+    assert "REPLICATE_API_TOKEN" in refused.stderr
+
+
+ROUTE = 'path("healthz"'
+SEEN = 'path("seen", lambda request: views.HttpResponse(repr(request.META))),\n    '
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_request_does_not_carry_the_environment(
+    planted: bool, renders: Renders, tmp_path: Path
+) -> None:
+    """An error page or a tracker shows ``request.META``: no token may be in it."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    urls, wsgi = project / "src/app/urls.py", project / "src/app/wsgi.py"
+    text = urls.read_text("utf-8")
+    assert ROUTE in text
+    urls.write_text(text.replace(ROUTE, SEEN + ROUTE), "utf-8")
+    if planted:
+        text = wsgi.read_text("utf-8")
+        assert " if of_request(name)" in text
+        wsgi.write_text(text.replace(" if of_request(name)", ""), "utf-8")
+    with running(project, HTTP_OF_PROCESS="r8_other") as started:
+        seen = httpx.get(f"{started.url}/seen?a=b", headers={"x-asked": "yes"}).text
+    for name in ("HTTP_X_ASKED", "QUERY_STRING", "REMOTE_ADDR", "SERVER_PORT", "wsgi.url_scheme"):
+        assert name in seen
+    assert ("r8_" in seen) == planted
+    assert ("HTTP_OF_PROCESS" in seen) == planted
+
+
 def test_production_asks_for_a_user(renders: Renders, tmp_path: Path) -> None:
     """In one process, without a network: the same WSGI application that is served."""
     project = renders.copy(tmp_path / "project", framework="django")

@@ -20,6 +20,7 @@ def main() -> None:
     scripts = {path.stem: path for path in SCRIPTS.glob("*.py")}
     try:
         if len(sys.argv) > 1 and sys.argv[1] in scripts:
+            sys.path.insert(0, str(SCRIPTS))  # as where Python starts a script itself
             sys.argv = [str(scripts[sys.argv[1]]), *sys.argv[2:]]
             runpy.run_path(sys.argv[0], run_name="__main__")
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,9 @@ class DjangoUploads:
 
     def __init__(self, alias: str = "default") -> None:
         self._alias = alias
+        # Threads that write to SQLite queue up here: its own lock makes them sleep and try again.
+        sqlite = connections[alias].vendor == "sqlite"
+        self._turn = threading.Lock() if sqlite else nullcontext()
 
     @contextmanager
     def _read(self) -> Iterator[None]:
@@ -36,7 +40,9 @@ class DjangoUploads:
 
     @contextmanager
     def _begin(self) -> Iterator[None]:
-        with self._read(), transaction.atomic(using=self._alias):
+        # A caller's own transaction has SQLite's lock already: to wait here would be a deadlock.
+        turn = nullcontext() if connections[self._alias].in_atomic_block else self._turn
+        with self._read(), turn, transaction.atomic(using=self._alias):
             yield
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from tempfile import SpooledTemporaryFile
@@ -16,6 +17,9 @@ from inference.logs import configure_logs
 from .main import service
 
 IN_MEMORY = 2**20
+# Of a request, by PEP 3333, besides HTTP_… and wsgi.…; and where it came from.
+NAMED = {"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE"}
+NAMED |= {"CONTENT_LENGTH", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "REMOTE_ADDR"}
 
 _service = service()
 configure_logs(json=not _service.settings.development)
@@ -37,7 +41,20 @@ def measured(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return _django(environ, start_response)
 
 
-application = wrap_wsgi_with_proxy_headers(measured, _service.settings.forwarded_allow_ips)
+_proxied = wrap_wsgi_with_proxy_headers(measured, _service.settings.forwarded_allow_ips)
+
+
+def of_request(name: str) -> bool:
+    header = name.startswith("HTTP_") and name not in os.environ
+    return header or name in NAMED or name.startswith("wsgi.")
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Pass on what is of the request: granian adds the process's environment, and so the token."""
+    given = {name: value for name, value in environ.items() if of_request(name)}
+    answer: Iterable[bytes] = _proxied(given, start_response)
+    return answer
+
 
 if _service.settings.worker_in_web:
     from inference.worker import run_worker
