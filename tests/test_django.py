@@ -196,6 +196,54 @@ def test_a_request_does_not_carry_the_environment(
     assert ("HTTP_OF_PROCESS" in seen) == planted
 
 
+TURNS = """
+import threading, time
+from app.__main__ import migrate
+migrate()
+from django.db import transaction
+from app.database import DjangoStore
+store, inside = DjangoStore(), threading.Event()
+
+def first() -> None:
+    with transaction.atomic():
+        inside.set()
+        time.sleep(1)
+        store.forget_upload("a")
+    print("first")
+
+def second() -> None:
+    inside.wait()
+    store.forget_upload("b")
+    print("second")
+
+for each in [threading.Thread(target=first), threading.Thread(target=second)]:
+    each.start()
+"""
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_callers_own_transaction_does_not_wait_for_its_turn(
+    planted: bool, renders: Renders, tmp_path: Path
+) -> None:
+    """SQLite: it has the database's lock, for which whoever has the turn waits."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    if planted:
+        source, settings = project / "src/app/uploads.py", project / "src/app/settings.py"
+        right = "nullcontext() if connections[self._alias].in_atomic_block else self._turn"
+        for file, old, new in (
+            (source, right, "self._turn"),
+            (settings, '"timeout": 30', '"timeout": 3'),
+        ):
+            text = file.read_text("utf-8")
+            assert old in text
+            file.write_text(text.replace(old, new), "utf-8")
+    where = {"DATABASE_URL": f"sqlite:///{tmp_path}/app.db", "ENVIRONMENT": "development"}
+    env = project_env(project, REPLICATE_API_TOKEN="r8_test", **where)
+    done = run(sys.executable, "-c", TURNS, cwd=project, env=env)
+    assert done.stdout.split() == (["first"] if planted else ["first", "second"])
+    assert ("database is locked" in done.stderr) == planted
+
+
 def test_production_asks_for_a_user(renders: Renders, tmp_path: Path) -> None:
     """In one process, without a network: the same WSGI application that is served."""
     project = renders.copy(tmp_path / "project", framework="django")
