@@ -48,6 +48,7 @@ def serve(host: str, port: int) -> None:
         port=port,
         interface=Interfaces.WSGI,
         blocking_threads=THREADS,
+        workers_kill_timeout=25,  # a request that waits may take 20 s; none may hold up a stop
         log_level=LogLevels.warning,
     ).serve()
 
