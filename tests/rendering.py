@@ -25,8 +25,6 @@ import pytest
 import yaml
 from pytest_copie.plugin import Copie
 
-from tests.node import NODE, built, is_node, npx
-
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -187,7 +185,6 @@ def answers_of(project: Path) -> dict[str, Any]:
 def tree(project: Path) -> dict[str, bytes]:
     """Every file of a project with its content; git's own and what tools leave are left out."""
     left = {".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "var", ".venv"}
-    left |= {"node_modules", ".next"}
     return {
         path.relative_to(project).as_posix(): path.read_bytes()
         for path in sorted(project.rglob("*"))
@@ -209,12 +206,6 @@ CHECKS: Mapping[str, Sequence[str]] = {
     "types": ("mypy",),
     "tests": ("pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:copie"),
 }
-NODE_CHECKS: Mapping[str, Sequence[Sequence[str]]] = {
-    "format": [("biome", "format")],
-    "lint": [("biome", "check")],
-    "types": [("next", "typegen"), ("tsc",)],
-    "tests": [("vitest", "run")],
-}
 
 
 def project_env(project: Path, **extra: str) -> dict[str, str]:
@@ -232,11 +223,6 @@ def checked(project: Path, *only: str) -> None:
 
     Raises AssertionError with the tool's output for the first that complains.
     """
-    if is_node(project):
-        for name in only or NODE_CHECKS:
-            for command in NODE_CHECKS[name]:
-                npx(project, *command)
-        return
     for name in only or CHECKS:
         module, *arguments = CHECKS[name]
         run(sys.executable, "-m", module, *arguments, cwd=project, env=project_env(project))
@@ -273,9 +259,7 @@ def running(project: Path, *arguments: str, **env: str) -> Iterator[Running]:
     """
     port, emulator = free_port(), free_port()
     log = project.parent / f"{project.name}-{port}.log"
-    node = is_node(project)
-    start = [NODE, built(project) / "dev/main.ts", "--built"] if node else [sys.executable, "dev"]
-    command = [*start, "--port", str(port), "--emulator-port", str(emulator)]
+    command = [sys.executable, "dev", "--port", str(port), "--emulator-port", str(emulator)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *arguments],

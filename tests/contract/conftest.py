@@ -56,12 +56,9 @@ class Service:
     scope="session",
     params=[
         "fastapi",
-        *(
-            pytest.param(kind + database, marks=pytest.mark.slow)
-            for kind in ("fastapi", "django", "nextjs")
-            for database in ("", "-postgresql")
-            if kind + database != "fastapi"
-        ),
+        pytest.param("fastapi-postgresql", marks=pytest.mark.slow),
+        pytest.param("django", marks=pytest.mark.slow),
+        pytest.param("django-postgresql", marks=pytest.mark.slow),
     ],
 )
 def kind(request: pytest.FixtureRequest) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import os
 import time
 from collections.abc import Callable
@@ -193,7 +192,7 @@ def webhook_and_secret() -> None:
     headers, body = receiver.wait()
     assert client.webhooks.default.secret.get().key.startswith("whsec_")
     assert headers["webhook-signature"].startswith("v1,")
-    assert json.loads(body)["status"] == "succeeded"
+    assert '"status": "succeeded"' in body
 
 
 @check

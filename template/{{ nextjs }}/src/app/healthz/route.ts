@@ -1,5 +1,0 @@
-import { route } from "@/lib/http.ts";
-
-export const { GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE } = route({
-  GET: async () => Response.json({ status: "ok" }),
-});
