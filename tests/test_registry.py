@@ -126,7 +126,7 @@ def mypy(folder: Path, *arguments: str | Path) -> str:
     """What the strict type checker says, with the settings of a rendered project."""
     source = (ROOT / "template/{{ python }}/pyproject.toml.jinja").read_text("utf-8")
     settings = "[tool.mypy]" + source.partition("[tool.mypy]")[2].partition("[tool.pytest")[0]
-    (folder / "pyproject.toml").write_text(settings, "utf-8")
+    (folder / "pyproject.toml").write_text(jinja2.Template(settings).render(django=""), "utf-8")
     command = (sys.executable, "-m", "mypy", "--cache-dir", folder / ".types", *arguments)
     return run(*command, cwd=folder, check=False).stdout
 
