@@ -157,7 +157,26 @@ def lock(arguments: list[str]) -> int:
         output = ROOT / f"requirements/{name}.txt"
         group = ["--group", f"pyproject.toml:{name}", *special.get(name, [])]
         uv("pip", "compile", *written, *group, *command, "--output-file", output)
+    lock_packages(upgrade="--upgrade" in arguments)
     return 0
+
+
+def lock_packages(*, upgrade: bool) -> None:
+    """Resolve the npm packages of a Next.js project; no registry's address is written."""
+    install("test")  # brings Node.js
+    layer = ROOT / "template" / "{{ nextjs }}"
+    slug, name = "{{ project_slug | replicate_json }}", '"project"'
+    lock = layer / "package-lock.json.jinja"
+    env = {**os.environ, "PATH": os.pathsep.join([str(BIN), os.environ.get("PATH", os.defpath)])}
+    command = ["npm", "install", "--package-lock-only", "--omit-lockfile-registry-resolved"]
+    with tempfile.TemporaryDirectory() as folder:
+        package, made = Path(folder, "package.json"), Path(folder, "package-lock.json")
+        asked = (layer / "package.json.jinja").read_text().replace(slug, name)
+        package.write_text(asked.replace("{{ project_name | replicate_json }}", name))
+        if not upgrade:
+            made.write_text(lock.read_text().replace(slug, name))
+        subprocess.run([str(BIN / command[0]), *command[1:]], check=True, cwd=folder, env=env)
+        lock.write_text(made.read_text().replace(name, slug))
 
 
 def release(arguments: list[str]) -> int:

@@ -62,6 +62,7 @@ class ReplicatePins(Extension):
             "replicate_name_problem": name_problem,
             "replicate_slug_problem": slug_problem,
             "replicate_choices": choices,
+            "replicate_storage_problem": storage_problem,
             "replicate_refs_problem": refs_problem,
             "replicate_as_of_problem": as_of_problem,
             "replicate_guard_names": guard_names,
@@ -250,7 +251,14 @@ def pins_problem(pins: Any, models: Sequence[str], extra: Any, as_of: str) -> st
     return f"{spare[0]} is pinned but not chosen" if spare else ""
 
 
-def guard_names(data: Mapping[str, Any], pins: Any) -> bool:
+def storage_problem(storage: str, framework: str) -> str:
+    """Why the framework cannot serve this storage; empty where it can."""
+    if framework == "nextjs":
+        return "only the Python frameworks serve it" if storage in ("gcs", "azure") else ""
+    return "only Next.js serves it" if storage == "vercel-blob" else ""
+
+
+def guard_names(data: Mapping[str, Any], pins: Any, framework: str) -> bool:
     """Refuse given answers in one line, where Copier itself would show a traceback.
 
     `data` is what `--data` gave. Always False, so that nothing is asked.
@@ -266,6 +274,9 @@ def guard_names(data: Mapping[str, Any], pins: Any) -> bool:
             raise UserMessageError(
                 f"{question}: {data[question]!r:.80} is none of {', '.join(offered)}"
             )
+    chosen = str(data.get("framework", framework))
+    if problem := storage_problem(str(data.get("storage", "")), chosen):
+        raise UserMessageError(f"storage: {data['storage']} does not go with {chosen}: {problem}")
     try:
         models = _items(data.get("replicate_models"))
     except ValueError as error:

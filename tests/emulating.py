@@ -12,7 +12,11 @@ from typing import Any
 
 import httpx
 
+from tests.node import NODE, installed, is_node
 from tests.rendering import free_port, project_env
+
+# A framework of each language: two emulators, which must not be told apart.
+LANGUAGES = {"python": "fastapi", "typescript": "nextjs"}
 
 OFFICIAL = "black-forest-labs/flux-schnell"
 TEXT = "meta/meta-llama-3-8b-instruct"
@@ -77,11 +81,13 @@ class Emulator(httpx.Client):
 
 @contextlib.contextmanager
 def emulating(project: Path, **env: str) -> Iterator[Emulator]:
-    """Start ``dev/emulator.py`` of a project on a free port; answers within 30 s."""
+    """Start ``dev/emulator`` of a project on a free port; answers within 30 s."""
     port = free_port()
+    node = is_node(project)
+    command = [NODE, "dev/emulator.ts"] if node else [sys.executable, "dev/emulator.py"]
     process = subprocess.Popen(
-        [sys.executable, "dev/emulator.py", "--port", str(port)],
-        cwd=project,
+        [*command, "--port", str(port)],
+        cwd=installed(project) if node else project,
         env=project_env(project, **env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -25,6 +25,8 @@ import pytest
 import yaml
 from pytest_copie.plugin import Copie
 
+from tests.node import NODE, built, is_node, npx
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -185,6 +187,7 @@ def answers_of(project: Path) -> dict[str, Any]:
 def tree(project: Path) -> dict[str, bytes]:
     """Every file of a project with its content; git's own and what tools leave are left out."""
     left = {".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "var", ".venv"}
+    left |= {"node_modules", ".next"}
     return {
         path.relative_to(project).as_posix(): path.read_bytes()
         for path in sorted(project.rglob("*"))
@@ -206,6 +209,12 @@ CHECKS: Mapping[str, Sequence[str]] = {
     "types": ("mypy",),
     "tests": ("pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:copie"),
 }
+NODE_CHECKS: Mapping[str, Sequence[Sequence[str]]] = {
+    "format": [("biome", "format")],
+    "lint": [("biome", "check")],
+    "types": [("next", "typegen"), ("tsc",)],
+    "tests": [("vitest", "run")],
+}
 
 
 def project_env(project: Path, **extra: str) -> dict[str, str]:
@@ -223,6 +232,11 @@ def checked(project: Path, *only: str) -> None:
 
     Raises AssertionError with the tool's output for the first that complains.
     """
+    if is_node(project):
+        for name in only or NODE_CHECKS:
+            for command in NODE_CHECKS[name]:
+                npx(project, *command)
+        return
     for name in only or CHECKS:
         module, *arguments = CHECKS[name]
         run(sys.executable, "-m", module, *arguments, cwd=project, env=project_env(project))
@@ -259,7 +273,9 @@ def running(project: Path, *arguments: str, **env: str) -> Iterator[Running]:
     """
     port, emulator = free_port(), free_port()
     log = project.parent / f"{project.name}-{port}.log"
-    command = [sys.executable, "dev", "--port", str(port), "--emulator-port", str(emulator)]
+    node = is_node(project)
+    start = [NODE, built(project) / "dev/main.ts", "--built"] if node else [sys.executable, "dev"]
+    command = [*start, "--port", str(port), "--emulator-port", str(emulator)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *arguments],

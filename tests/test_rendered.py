@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from allpairspy import AllPairs
+from copier.errors import UserMessageError
 
 from tests.rendering import (
     BIN,
@@ -69,9 +70,36 @@ def files(project: Path) -> dict[str, bytes]:
     return {name: content for name, content in tree(project).items() if "answers" not in name}
 
 
+def serves(framework: str, storage: str) -> bool:
+    """Whether a framework has a client for a storage."""
+    only = {
+        "vercel-blob": ("nextjs",),
+        "gcs": ("fastapi", "django"),
+        "azure": ("fastapi", "django"),
+    }
+    return framework in only.get(storage, [framework])
+
+
 @pytest.mark.parametrize(("name", "answer"), every_choice())
 def test_every_choice_changes_a_file(name: str, answer: Any, renders: Renders) -> None:
-    assert files(renders(**{name: answer})) != files(renders())
+    given = {"framework": "nextjs"} if answer == "vercel-blob" else {}
+    assert files(renders(**{name: answer}, **given)) != files(renders(**given))
+
+
+@pytest.mark.parametrize(
+    ("framework", "storage"),
+    [
+        (framework, storage)
+        for framework in choices("framework")
+        for storage in choices("storage")
+        if not serves(framework, storage)
+    ],
+)
+def test_a_storage_that_the_framework_cannot_serve_is_refused(
+    framework: str, storage: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserMessageError, match=f"storage: {storage} does not go with {framework}"):
+        render(tmp_path, framework=framework, storage=storage)
 
 
 def pairwise() -> list[Any]:
@@ -89,7 +117,13 @@ def pairwise() -> list[Any]:
         "paid_scripts": choices("paid_scripts"),
     }
     several = {name: answers for name, answers in values.items() if len(answers) > 1}
-    rows = [dict(zip(several, row, strict=True)) for row in AllPairs(list(several.values()))]
+    where = [*several].index("framework"), [*several].index("storage")
+
+    def fits(row: list[Any]) -> bool:
+        return len(row) <= max(where) or serves(*(row[place] for place in where))
+
+    pairs = AllPairs(list(several.values()), filter_func=fits)
+    rows = [dict(zip(several, row, strict=True)) for row in pairs]
     return [pytest.param(row, id=",".join(map(_brief, row.values()))) for row in rows]
 
 

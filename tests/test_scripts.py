@@ -18,14 +18,19 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.node import NODE, is_node
 from tests.rendering import Renders, Running, project_env, run, running
 
-PAID = {"batches.py", "batch_generate.py", "run_evaluation.py", "train_cog_model.py"}
+PAID = {"batches", "batch_generate", "run_evaluation", "train_cog_model"}
+FRAMEWORKS = ["fastapi", "nextjs"]
 
 
-@pytest.fixture(scope="module")
-def service(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    project = renders.copy(tmp_path_factory.mktemp("scripts") / "project")
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def service(
+    request: pytest.FixtureRequest, renders: Renders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    project = tmp_path_factory.mktemp("scripts") / "project"
+    renders.copy(project, framework=request.param)
     with running(project) as started:
         yield started
 
@@ -46,11 +51,19 @@ def surroundings(service: Running, **more: str) -> dict[str, str]:
     return project_env(service.project, **own | more)
 
 
+def command_of(service: Running, name: str) -> list[str]:
+    """What `uv run scripts/x_y.py` and `npx tsx scripts/x-y.ts` start."""
+    if not is_node(service.project):
+        return [sys.executable, f"scripts/{name}.py"]
+    tsx = "node_modules/tsx/dist/cli.mjs"
+    return [str(NODE), tsx, f"scripts/{name.replace('_', '-')}.ts"]
+
+
 def script(
     service: Running, name: str, *arguments: str | Path, code: int = 0, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script; AssertionError unless it ends with this exit code, and without a traceback."""
-    command = [sys.executable, f"scripts/{name}.py", *arguments]
+    command = [*command_of(service, name), *arguments]
     env = surroundings(service, **env)
     done = run(*command, cwd=service.project, env=env, check=False)
     assert done.returncode == code, done.stdout + done.stderr
@@ -117,7 +130,7 @@ def test_what_is_wrong_is_said(
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ({"DATABASE_URL": "sqlite:///var/another.db"}, "python -m app migrate"),
+        ({"DATABASE_URL": "sqlite:///var/another.db"}, " migrate`"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
         ({"CALLER_PER_MINUTE": "many"}, "CALLER_PER_MINUTE"),
     ],
@@ -227,7 +240,7 @@ def test_a_stopped_batch_goes_on_without_paying_twice(
     before = creates(service)
     path = inputs(*[f"{sent.name} {number}" for number in range(12)])
     arguments = ["flux-schnell", str(path), "--confirm-spend"]
-    command = [sys.executable, "scripts/batch_generate.py", *arguments]
+    command = [*command_of(service, "batch_generate"), *arguments]
     env = surroundings(service)
     for lines in (1, 3, 6):
         process = subprocess.Popen(
@@ -260,7 +273,7 @@ def test_a_progress_bar_for_people_only(service: Running, inputs: Callable[..., 
     assert "━" not in script(service, *command).stderr
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "scripts/batch_generate.py", *command[1:]],
+        [*command_of(service, "batch_generate"), *map(str, command[1:])],
         cwd=service.project,
         env=surroundings(service, TERM="xterm"),
         stdin=subprocess.DEVNULL,
@@ -327,7 +340,11 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("answer", ["none", "ask", "deny"])
-def test_paid_scripts_are_left_out_where_nobody_may_run_them(renders: Renders, answer: str) -> None:
-    found = {path.name for path in (renders(paid_scripts=answer) / "scripts").iterdir()}
+def test_paid_scripts_are_left_out_where_nobody_may_run_them(
+    renders: Renders, answer: str, framework: str
+) -> None:
+    scripts = (renders(paid_scripts=answer, framework=framework) / "scripts").iterdir()
+    found = {path.stem.replace("-", "_") for path in scripts}
     assert found & PAID == (set() if answer == "none" else PAID)

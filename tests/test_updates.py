@@ -19,6 +19,7 @@ import yaml
 from allpairspy import AllPairs
 from jinja2.sandbox import SandboxedEnvironment
 
+from extensions.replicate_pins import ReplicatePins
 from tests.rendering import (
     ROOT,
     answers_of,
@@ -106,7 +107,7 @@ def _fits(release: str, framework: str, storage: str) -> bool:
     for choice in questions_of(release)["storage"]["choices"].values():
         if isinstance(choice, dict) and choice["value"] == storage:
             validator = choice.get("validator", "")
-            template = SandboxedEnvironment().from_string(validator)
+            template = SandboxedEnvironment(extensions=[ReplicatePins]).from_string(validator)
             return not template.render(framework=framework).strip()
     return True
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.claude import commands, spellings
+from tests.claude import spellings
 from tests.claude.client import Client, Outcome, Session, install
+from tests.claude.languages import LANGUAGES, Language, rendered
 from tests.claude.messages_api import Call
 from tests.rendering import Renders, commit_all
 
@@ -36,21 +37,40 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
     return Client(install(tmp_path_factory.getbasetemp().parent / "claude-code"))
 
 
+# Scripts that only write down that they ran.
+WRITES = {
+    "python": "#!/usr/bin/env python3\nimport os\n"
+    "open(os.environ['LEDGER'], 'a').write('it ran\\n')\n",
+    "typescript": '#!/usr/bin/env node\nimport { appendFileSync } from "node:fs";\n'
+    'appendFileSync(process.env.LEDGER, "it ran\\n");\n',
+}
+
+
+@pytest.fixture(params=LANGUAGES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def project(renders: Renders, tmp_path: Path) -> Callable[[str], Path]:
-    """A committed copy of a render whose scripts only write down that they ran."""
+def language(name: str) -> Language:
+    return LANGUAGES[name]
+
+
+@pytest.fixture
+def project(
+    name: str, language: Language, renders: Renders, tmp_path: Path
+) -> Callable[[str], Path]:
+    """A committed copy of a render whose paid scripts only write down that they ran."""
 
     def made(paid: str) -> Path:
-        copied = renders.copy(tmp_path / "project", paid_scripts=paid)
-        (copied / "scripts").mkdir(exist_ok=True)
-        names = ("batch_generate", "run_evaluation", "train_cog_model")
-        for name in names if paid != "none" else ():
-            script = copied / f"scripts/{name}.py"
-            script.write_text(
-                "#!/usr/bin/env python3\nimport os\n"
-                f"open(os.environ['LEDGER'], 'a').write('{name} ran\\n')\n"
-            )
-            script.chmod(0o755)
+        copied = rendered(renders, tmp_path / "project", language, paid_scripts=paid)
+        for stem in ("batch_generate", "run_evaluation", "train_cog_model"):
+            known = stem if name == "python" else stem.replace("_", "-")
+            script = copied / f"scripts/{known}.{language.suffix}"
+            assert script.exists() == (paid != "none")
+            if paid != "none":
+                script.write_text(WRITES[name])
+                script.chmod(0o755)
         commit_all(copied, "Rendered")
         return copied
 
@@ -86,23 +106,33 @@ def refused(listed: Sequence[str], session: Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("paid", "folder", "mode"), [*itertools.product(["ask", "deny", "none"], FOLDERS, MODES)]
+    ("name", "paid", "folder", "mode"),
+    [
+        *itertools.product(["python"], ["ask", "deny", "none"], FOLDERS, MODES),
+        # the same rules and hooks: each answer, folder and mode once
+        ("typescript", "ask", "src", "bypassPermissions"),
+        ("typescript", "deny", ".", "default"),
+        ("typescript", "none", "src", "acceptEdits"),
+    ],
 )
 def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
     client: Client,
     project: Callable[[str], Path],
     tools: Path,
     ledger: Path,
+    language: Language,
     paid: str,
     folder: str,
     mode: str,
 ) -> None:
     started = project(paid)
+    commands = language.commands
     safe = commands.SAFE + commands.READS
     session = client(started, shell(safe), mode, folder, path=tools)
     assert refused(safe, session) == {}
     assert "Invalid settings" not in session.stderr
-    assert len(ledger.read_text().splitlines()) == len(commands.SAFE)
+    shadowed = [command for command in commands.SAFE if command.split()[0] in SHADOWED]
+    assert len(ledger.read_text().splitlines()) == len(shadowed)
     ledger.write_text("")
 
     later = commands.IN_PASSING if (paid, mode) == ("ask", "bypassPermissions") else ()
@@ -118,12 +148,11 @@ def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
 
 
 def test_ordinary_work_is_not_in_the_way_of_a_person_who_bypasses(
-    client: Client, project: Callable[[str], Path], tools: Path
+    client: Client, project: Callable[[str], Path], language: Language, tools: Path
 ) -> None:
-    session = client(
-        project("deny"), shell(commands.ORDINARY), "bypassPermissions", ".", path=tools
-    )
-    assert refused(commands.ORDINARY, session) == {}
+    listed = language.commands.ORDINARY
+    session = client(project("deny"), shell(listed), "bypassPermissions", ".", path=tools)
+    assert refused(listed, session) == {}
 
 
 def outcomes(
@@ -132,18 +161,29 @@ def outcomes(
     return client(project, calls, mode, folder, *EDITS).outcomes
 
 
-@pytest.mark.parametrize(("mode", "folder"), [*itertools.product(MODES, FOLDERS)])
+@pytest.mark.parametrize(
+    ("name", "mode", "folder"),
+    [
+        *itertools.product(["python"], MODES, FOLDERS),
+        ("typescript", "bypassPermissions", "src"),
+        ("typescript", "default", "."),
+    ],
+)
 def test_every_bad_edit_is_refused_and_every_good_one_accepted(
-    client: Client, project: Callable[[str], Path], mode: str, folder: str
+    client: Client, project: Callable[[str], Path], language: Language, mode: str, folder: str
 ) -> None:
     started = project("ask")
     # each once, another sixth in each mode and folder: the hook is the same
-    some = slice([*itertools.product(MODES, FOLDERS)].index((mode, folder)), None, 6)
-    given = spellings.bad("py")[some] + [s for s in spellings.pairs("bad") if s.suffix == "py"]
-    fine = spellings.ordinary("py")[some] + [s for s in spellings.pairs("good") if s.suffix == "py"]
+    places = [*itertools.product(MODES, FOLDERS)]
+    some = slice(places.index((mode, folder)), None, 6)
+    suffix = language.suffix
+    given = spellings.bad(suffix)[some]
+    given += [s for s in spellings.pairs("bad") if s.suffix == suffix]
+    fine = spellings.ordinary(suffix)[some]
+    fine += [s for s in spellings.pairs("good") if s.suffix == suffix]
     # a path is context, too: mistakes are made where predictions are
     folders = ["predictions/"] * len(given) + [""] * len(fine)
-    files = [started / f"src/app/{name}written_{i}.py" for i, name in enumerate(folders)]
+    files = [started / f"src/app/{name}written_{i}.{suffix}" for i, name in enumerate(folders)]
     calls: list[Call] = [
         ("Write", {"file_path": str(file), "content": snippet.code})
         for file, snippet in zip(files, given + fine, strict=True)
@@ -156,6 +196,7 @@ def test_every_bad_edit_is_refused_and_every_good_one_accepted(
     assert held_up == []
 
 
+@pytest.mark.parametrize("name", ["python"])
 def test_edits_and_notebooks(client: Client, project: Callable[[str], Path]) -> None:
     started = project("ask")
     file = started / "src/app/there.py"
@@ -189,13 +230,14 @@ def test_edits_and_notebooks(client: Client, project: Callable[[str], Path]) -> 
 
 
 def test_a_mistake_written_by_the_shell_is_told_at_once(
-    client: Client, project: Callable[[str], Path]
+    client: Client, project: Callable[[str], Path], language: Language
 ) -> None:
     started = project("ask")
-    heredoc = "cat > src/app/shell.py <<'EOF'\nurl = 'https://replicate.delivery/x.png'\nEOF"
+    file = f"src/app/shell.{language.suffix}"
+    heredoc = f"cat > {file} <<'EOF'\nurl = 'https://replicate.delivery/x.png'\nEOF"
     session = client(started, shell([heredoc, "true"]), "bypassPermissions")
-    assert (started / "src/app/shell.py").exists()
-    assert "src/app/shell.py:1: [replicate-url-stored]" in session.system
+    assert (started / file).exists()
+    assert f"{file}:1: [replicate-url-stored]" in session.system
 
 
 def test_a_project_in_a_larger_repository_is_guarded_from_its_own_folder(
@@ -217,22 +259,24 @@ def test_a_project_in_a_larger_repository_is_guarded_from_its_own_folder(
 
 
 def test_guard_settings_and_secrets_are_out_of_reach(
-    client: Client, project: Callable[[str], Path]
+    client: Client, project: Callable[[str], Path], language: Language
 ) -> None:
     started = project("ask")
-    (started / ".env").write_text("REPLICATE_API_TOKEN=r8_secret\n")
-    guarded = ("guard/check.py", "guard/rules.yml", ".claude/settings.json")
+    secrets = ".env" if language.suffix == "py" else ".env.local"
+    (started / secrets).write_text("REPLICATE_API_TOKEN=r8_secret\n")
+    check = f"guard/check.{language.suffix}"
+    guarded = (check, "guard/rules.yml", ".claude/settings.json")
     before = {name: (started / name).read_bytes() for name in guarded}
     paths = [str(started / name) for name in guarded]
     # the client refuses to overwrite what was not read, whatever the rules say: read first
     calls: list[Call] = [("Read", {"file_path": path}) for path in paths]
     calls += [("Write", {"file_path": path, "content": ""}) for path in paths]
-    calls += [("Read", {"file_path": str(started / ".env")})]
+    calls += [("Read", {"file_path": str(started / secrets)})]
     for mode, folder in itertools.product(MODES, FOLDERS):
         up = "" if folder == "." else "../"
-        listed = ["cat {}.env", "grep TOKEN {}.env", "rm {}.claude/settings.json"]
-        listed += ["sed -i s/a/b/ {}guard/check.py", "rm {}guard/rules.yml"]
-        bash = shell([command.format(up) for command in listed])
+        listed = [f"cat {up}{secrets}", f"grep TOKEN {up}{secrets}"]
+        listed += [f"rm {up}.claude/settings.json", f"rm {up}guard/rules.yml"]
+        bash = shell([*listed, f"sed -i s/a/b/ {up}{check}"])
         done = outcomes(client, started, [*calls, *bash], mode, folder)
         assert all(outcome.ran for outcome in done[: len(paths)])
         assert not any(outcome.ran for outcome in done[len(paths) : 2 * len(paths)])
@@ -279,6 +323,7 @@ def test_the_client_finds_the_settings_valid(
         file.write_text(good)
 
 
+@pytest.mark.parametrize("name", ["python"])
 @pytest.mark.parametrize("paid", ["ask", "deny"])
 def test_the_mcp_server_of_the_readme_neither_spends_nor_tells(
     client: Client, project: Callable[[str], Path], tmp_path: Path, paid: str
@@ -327,11 +372,15 @@ def test_the_mcp_server_of_the_readme_neither_spends_nor_tells(
 
 
 def test_without_the_hooks_the_spellings_would_run(
-    client: Client, project: Callable[[str], Path], tools: Path, ledger: Path
+    client: Client,
+    project: Callable[[str], Path],
+    language: Language,
+    tools: Path,
+    ledger: Path,
 ) -> None:
     """The suite can fail: without the guard, bypass mode starts most of them."""
     started = project("ask")
     for name in ("settings.json", "settings.local.json"):
         (started / ".claude" / name).write_text("{}\n")
-    client(started, shell(commands.STARTS[:20]), "bypassPermissions", path=tools)
+    client(started, shell(language.commands.STARTS[:20]), "bypassPermissions", path=tools)
     assert len(ledger.read_text().splitlines()) > 10

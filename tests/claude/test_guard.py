@@ -15,25 +15,53 @@ import pytest
 import yaml
 
 from tests.claude import spellings
+from tests.claude.languages import LANGUAGES, Language, language_of, rendered
 from tests.rendering import BIN, Renders, commit_all, git, project_env
 
-BAD = "import replicate\n"
-GOOD = "import json\n"
+PYTHON = LANGUAGES["python"]
 
 Done = subprocess.CompletedProcess[str]
 
 
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    return LANGUAGES[request.param]
+
+
 @pytest.fixture
-def project(renders: Renders, tmp_path: Path) -> Path:
-    copied = renders.copy(tmp_path / "project")
-    commit_all(copied, "Rendered")
-    return copied
+def project(language: Language, renders: Renders, tmp_path: Path) -> Path:
+    project = rendered(renders, tmp_path / "project", language)
+    commit_all(project, "Rendered")
+    return project
+
+
+@pytest.fixture
+def python_project(renders: Renders, tmp_path: Path) -> Path:
+    project = rendered(renders, tmp_path / "project", PYTHON)
+    commit_all(project, "Rendered")
+    return project
+
+
+def suffix(project: Path) -> str:
+    return language_of(project).suffix
+
+
+def bad(project: Path) -> str:
+    return language_of(project).bad
+
+
+def good(project: Path) -> str:
+    return language_of(project).good
+
+
+def checking(project: Path) -> list[str]:
+    return [*language_of(project).start, str(project / f"guard/check.{suffix(project)}")]
 
 
 def guard(
     project: Path, *arguments: str, given: str = "", folder: str = ".", **env: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", str(project / "guard/check.py"), *arguments]
+    command = [*checking(project), *arguments]
     return subprocess.run(
         command,
         cwd=project / folder,
@@ -52,87 +80,103 @@ def hook(project: Path, tool: str, folder: str = ".", **given: Any) -> Done:
 
 def test_one_command_for_people(project: Path) -> None:
     assert guard(project).returncode == 0
-    (project / "src/app/late.py").write_text(BAD)
-    for folder in (".", "src", "src/inference"):
+    (project / f"src/app/late.{suffix(project)}").write_text(bad(project))
+    for folder in (".", "src", "src/app"):
         done = guard(project, folder=folder)
         assert done.returncode == 1
-        assert done.stdout.startswith("src/app/late.py:1: [gateway-only] ")
-    assert guard(project, "late.py", folder="src/app").returncode == 1
-    assert guard(project, "src/app/main.py").returncode == 0
+        assert done.stdout.startswith(f"src/app/late.{suffix(project)}:1: [gateway-only] ")
+    assert guard(project, f"late.{suffix(project)}", folder="src/app").returncode == 1
+    assert guard(project, f"guard/check.{suffix(project)}").returncode == 0
 
 
 def test_git_does_not_hide_a_file_that_is_new_and_is_not_needed(project: Path) -> None:
     (project / ".gitignore").write_text("ignored/\n")
     for folder in ("ignored", ".hidden", "node_modules"):
-        (project / folder).mkdir()
-        (project / folder / "x.py").write_text(BAD)
+        (project / folder).mkdir(exist_ok=True)
+        (project / folder / f"x.{suffix(project)}").write_text(bad(project))
     assert guard(project).stdout.count("gateway-only") == 1  # .hidden
     shutil.rmtree(project / ".git")
     assert guard(project).stdout.count("gateway-only") == 2
 
 
-@pytest.mark.parametrize("folder", [".", "src", "src/inference"])
+@pytest.mark.parametrize("folder", [".", "src", "src/app"])
 def test_the_hook_sees_the_file_as_it_would_be(project: Path, folder: str) -> None:
-    path = project / "src/app/new.py"
-    done = hook(project, "Write", folder, file_path=str(path), content=BAD)
+    path = project / f"src/app/new.{suffix(project)}"
+    done = hook(project, "Write", folder, file_path=str(path), content=bad(project))
     assert done.returncode == 2
-    assert "src/app/new.py:1: [gateway-only]" in done.stderr
+    assert f"src/app/new.{suffix(project)}:1: [gateway-only]" in done.stderr
     assert "The seven mistakes" in done.stderr
-    assert hook(project, "Write", folder, file_path=str(path), content=GOOD).returncode == 0
+    assert (
+        hook(project, "Write", folder, file_path=str(path), content=good(project)).returncode == 0
+    )
     path.write_text("x = 1\ny = 2\nx = 1\n")
-    edit = {"file_path": str(path), "old_string": "x = 1", "new_string": "import replicate"}
+    edit = {"file_path": str(path), "old_string": "x = 1", "new_string": bad(project).strip()}
     assert hook(project, "Edit", folder, **edit).returncode == 2
     assert hook(project, "Edit", folder, replace_all=True, **edit).returncode == 2
     assert hook(project, "Edit", folder, **{**edit, "new_string": "z = 3"}).returncode == 0
     several = [{"old_string": "x = 1", "new_string": "import os"}, edit]
     assert hook(project, "MultiEdit", folder, file_path=str(path), edits=several).returncode == 2
     # a pattern that the edit only completes
-    path.write_text("for pid in jobs:\n    pass\n")
-    late = {"old_string": "    pass", "new_string": "    sleep(1)\n    p.reload()"}
+    path.write_text(language_of(project).loop)
+    old, new = language_of(project).late
+    late = {"old_string": old, "new_string": new}
     assert hook(project, "Edit", folder, file_path=str(path), **late).returncode == 2
 
 
 def test_the_hook_refuses_only_what_the_edit_adds(project: Path) -> None:
-    path = project / "src/app/old.py"
-    path.write_text(BAD + "x = 1\n")
+    path = project / f"src/app/old.{suffix(project)}"
+    path.write_text(bad(project) + "x = 1\n")
     edit = {"file_path": str(path), "old_string": "x = 1", "new_string": "x = 2"}
     assert hook(project, "Edit", **edit).returncode == 0
-    assert hook(project, "Write", file_path=str(path), content="\n" + BAD).returncode == 0
-    assert hook(project, "Write", file_path=str(path), content=BAD + BAD).returncode == 2
-    assert hook(project, "Edit", **{**edit, "new_string": BAD.strip()}).returncode == 2
+    assert hook(project, "Write", file_path=str(path), content="\n" + bad(project)).returncode == 0
+    assert (
+        hook(project, "Write", file_path=str(path), content=bad(project) + bad(project)).returncode
+        == 2
+    )
+    assert hook(project, "Edit", **{**edit, "new_string": bad(project).strip()}).returncode == 2
 
 
 def test_an_edit_that_does_not_match_is_checked_all_the_same(project: Path) -> None:
     """The client may match a text with other quotes than the file's."""
-    path = project / "src/app/quotes.py"
+    path = project / f"src/app/quotes.{suffix(project)}"
     path.write_text("x = \u201cy\u201d\n")
-    edit = {"file_path": str(path), "old_string": 'x = "y"', "new_string": "import replicate"}
+    edit = {"file_path": str(path), "old_string": 'x = "y"', "new_string": bad(project).strip()}
     assert hook(project, "Edit", **edit).returncode == 2
 
 
-def test_notebooks(project: Path) -> None:
+def test_notebooks(python_project: Path) -> None:
+    project = python_project
     path = project / "explore.ipynb"
-    cells = [{"cell_type": "code", "source": ["x = 1\n"]}, {"cell_type": "markdown", "source": BAD}]
+    cells = [
+        {"cell_type": "code", "source": ["x = 1\n"]},
+        {"cell_type": "markdown", "source": PYTHON.bad},
+    ]
     path.write_text(json.dumps({"cells": cells}))
     given = {"notebook_path": str(path), "cell_id": "cell-0"}
-    assert hook(project, "NotebookEdit", new_source=BAD, **given).returncode == 2
-    assert hook(project, "NotebookEdit", new_source=GOOD, **given).returncode == 0
-    markdown = {"cell_type": "markdown", "new_source": BAD}
+    assert hook(project, "NotebookEdit", new_source=PYTHON.bad, **given).returncode == 2
+    assert hook(project, "NotebookEdit", new_source=PYTHON.good, **given).returncode == 0
+    markdown = {"cell_type": "markdown", "new_source": PYTHON.bad}
     assert hook(project, "NotebookEdit", **markdown, **given).returncode == 0
     assert guard(project).returncode == 0
-    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": BAD}]}))
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": PYTHON.bad}]}))
     assert guard(project).returncode == 1
-    assert hook(project, "NotebookEdit", new_source=BAD, **given).returncode == 0  # no new one
+    assert (
+        hook(project, "NotebookEdit", new_source=PYTHON.bad, **given).returncode == 0
+    )  # no new one
     whole = path.read_text()
     other = {"file_path": str(project / "second.ipynb"), "content": whole}
     assert hook(project, "Write", **other).returncode == 2
+    done = hook(project, "Write", **{**other, "content": "{"})
+    assert done.returncode == 2
+    assert "the check itself failed" in done.stderr
 
 
-def test_a_notebook_is_seen_as_it_would_be(project: Path) -> None:
+def test_a_notebook_is_seen_as_it_would_be(python_project: Path) -> None:
+    project = python_project
     path = project / "explore.ipynb"
     loop = [
         {"cell_type": "code", "id": "a", "source": "for pid in jobs:\n    sleep(1)\n"},
-        {"cell_type": "markdown", "id": "b", "source": BAD},
+        {"cell_type": "markdown", "id": "b", "source": PYTHON.bad},
         {"cell_type": "code", "source": "    p = replicas(1)\n"},
     ]
     path.write_text(json.dumps({"cells": loop}))
@@ -144,14 +188,18 @@ def test_a_notebook_is_seen_as_it_would_be(project: Path) -> None:
     assert hook(project, "NotebookEdit", **after).returncode == 0  # at the top: no loop around it
     delete = {"notebook_path": str(path), "edit_mode": "delete", "new_source": ""}
     assert hook(project, "NotebookEdit", **delete, cell_id="a").returncode == 0
-    gone = {**given, "new_source": BAD, "cell_id": "gone"}
+    gone = {**given, "new_source": PYTHON.bad, "cell_id": "gone"}
     assert hook(project, "NotebookEdit", **gone).returncode == 2
     shell = {
         **given,
         "new_source": "%pip install x\n!curl https://api.replicate.com/v1/predictions",
     }
     assert hook(project, "NotebookEdit", **shell, cell_id="a").returncode == 2
-    new = {"notebook_path": str(project / "new.ipynb"), "new_source": BAD, "cell_type": "code"}
+    new = {
+        "notebook_path": str(project / "new.ipynb"),
+        "new_source": PYTHON.bad,
+        "cell_type": "code",
+    }
     assert hook(project, "NotebookEdit", **new).returncode == 2
 
 
@@ -195,25 +243,30 @@ def test_ordinary_configuration_is_left_alone(project: Path) -> None:
 
 
 def test_what_is_not_code_of_the_project_is_not_checked(project: Path, tmp_path: Path) -> None:
-    for path in (project / "README.md", tmp_path / "elsewhere.py", project / "guard/own.py"):
-        assert hook(project, "Write", file_path=str(path), content=BAD).returncode == 0
-    around = project / "docs/../src/app/x.py"
-    assert hook(project, "Write", file_path=str(around), content=BAD).returncode == 2
+    for path in (
+        project / "README.md",
+        tmp_path / f"elsewhere.{suffix(project)}",
+        project / f"guard/own.{suffix(project)}",
+    ):
+        assert hook(project, "Write", file_path=str(path), content=bad(project)).returncode == 0
+    around = project / f"docs/../src/app/x.{suffix(project)}"
+    assert hook(project, "Write", file_path=str(around), content=bad(project)).returncode == 2
 
 
 def test_a_comment_switches_nothing_off(project: Path) -> None:
-    path = str(project / "src/app/x.py")
-    for comment in ("# ast-grep-ignore", "# ast-grep-ignore: gateway-only", "# noqa: TID251"):
-        code = f"{comment}\nimport replicate  {comment}\n"
+    path = str(project / f"src/app/x.{suffix(project)}")
+    for comment in ("ast-grep-ignore", "ast-grep-ignore: gateway-only", "noqa: TID251"):
+        told = f"{language_of(project).comment} {comment}"
+        code = f"{told}\n{bad(project).strip()}  {told}\n"
         assert hook(project, "Write", file_path=path, content=code).returncode == 2
 
 
 def test_after_bash_the_changed_files_are_checked(project: Path) -> None:
     assert hook(project, "Bash", command="true").returncode == 0
-    (project / "src/app/heredoc.py").write_text(BAD)
-    done = hook(project, "Bash", "src", command="cat > app/heredoc.py <<EOF")
+    (project / f"src/app/heredoc.{suffix(project)}").write_text(bad(project))
+    done = hook(project, "Bash", "src", command=f"cat > app/heredoc.{suffix(project)} <<EOF")
     assert done.returncode == 2
-    assert "src/app/heredoc.py:1" in done.stderr
+    assert f"src/app/heredoc.{suffix(project)}:1" in done.stderr
     git(project, "add", "-A")
     assert hook(project, "Bash", command="true").returncode == 2
     commit_all(project, "A mistake that is there already is CI's to tell")
@@ -225,16 +278,16 @@ def test_after_bash_the_changed_files_are_checked(project: Path) -> None:
     "broken",
     [
         *("no JSON", "no tool", "no path", "odd tool input", "rules gone", "rules broken"),
-        *("rules empty", "notebook", "too large", "half a letter"),
+        *("rules empty", "too large", "half a letter"),
     ],
 )
 def test_its_own_failures_refuse(project: Path, broken: str) -> None:
-    path = str(project / "src/app/x.py")
-    call: Any = {"tool_name": "Write", "tool_input": {"file_path": path, "content": GOOD}}
+    path = str(project / f"src/app/x.{suffix(project)}")
+    call: Any = {"tool_name": "Write", "tool_input": {"file_path": path, "content": good(project)}}
     if broken == "no tool":
         call = {}
     elif broken == "no path":
-        call["tool_input"] = {"content": GOOD}
+        call["tool_input"] = {"content": good(project)}
     elif broken == "odd tool input":
         call["tool_input"] = {"file_path": path}
     elif broken == "rules gone":
@@ -244,11 +297,9 @@ def test_its_own_failures_refuse(project: Path, broken: str) -> None:
     elif broken == "rules empty":
         (project / "guard/rules.yml").write_text("")
     elif broken == "too large":  # ast-grep itself leaves it out and says nothing
-        call["tool_input"]["content"] = GOOD * 300_000
+        call["tool_input"]["content"] = good(project) * 300_000
     elif broken == "half a letter":
         call["tool_input"]["content"] = "x = '\ud800'"
-    elif broken == "notebook":
-        call["tool_input"] = {"file_path": f"{path}.ipynb", "content": "{"}
     given = "{" if broken == "no JSON" else json.dumps(call)
     done = guard(project, "--hook", given=given)
     assert done.returncode == 2
@@ -256,38 +307,40 @@ def test_its_own_failures_refuse(project: Path, broken: str) -> None:
 
 
 def test_an_unreadable_file_refuses(project: Path) -> None:
-    path = project / "src/app/locked.py"
-    path.write_text(GOOD)
+    path = project / f"src/app/locked.{suffix(project)}"
+    path.write_text(good(project))
     path.chmod(0)
-    command = [sys.executable, "-I", str(project / "guard/check.py")]
+    command = checking(project)
     if os.geteuid() == 0:  # root reads everything, unless it gives that up
         rights = "-dac_override,-dac_read_search"
         command = ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
     done = subprocess.run(command, env=project_env(project), capture_output=True, encoding="utf-8")
     assert done.returncode == 2
-    assert "locked.py" in done.stderr
+    assert f"locked.{suffix(project)}" in done.stderr
 
 
 def test_odd_bytes_are_read_all_the_same(project: Path) -> None:
-    path = project / "src/app/odd.py"
-    path.write_bytes(b"# caf\xe9 \x00\n" + BAD.encode())
-    assert "odd.py:2: [gateway-only]" in guard(project).stdout
+    path = project / f"src/app/odd.{suffix(project)}"
+    path.write_bytes(
+        language_of(project).comment.encode() + b" caf\xe9 \x00\n" + bad(project).encode()
+    )
+    assert f"odd.{suffix(project)}:2: [gateway-only]" in guard(project).stdout
     edit = {"file_path": str(path), "old_string": "caf", "new_string": "coffee"}
     assert hook(project, "Edit", **edit).returncode == 0
-    path.write_bytes(BAD.encode("utf-8-sig"))
+    path.write_bytes(bad(project).encode("utf-8-sig"))
     assert "gateway-only" in guard(project).stdout
-    path.write_bytes(b"x = 1\r\n" + BAD.encode())
-    assert "odd.py:2: [gateway-only]" in guard(project).stdout
+    path.write_bytes(b"x = 1\r\n" + bad(project).encode())
+    assert f"odd.{suffix(project)}:2: [gateway-only]" in guard(project).stdout
 
 
 @pytest.mark.parametrize("around", ["nothing", "a repository", "a repository that ignores it"])
-@pytest.mark.parametrize("folder", [".", "src", "src/inference"])
+@pytest.mark.parametrize("folder", [".", "src", "src/app"])
 def test_the_hook_as_the_settings_start_it(
-    renders: Renders, tmp_path: Path, around: str, folder: str
+    language: Language, renders: Renders, tmp_path: Path, around: str, folder: str
 ) -> None:
     """In a path with spaces, inside a larger repository, started below the project."""
     outer = tmp_path / "all our apps"
-    project = renders.copy(outer / "the images")
+    project = rendered(renders, outer / "the images", language)
     if around != "nothing":
         (outer / "README.md").write_text("Ours\n")
         ignored = "/the images/\n" if "ignores" in around else ""
@@ -309,22 +362,23 @@ def test_the_hook_as_the_settings_start_it(
             encoding="utf-8",
         )
 
-    path = str(project / "src/app/new file.py")
-    assert started(edit, "Write", file_path=path, content=GOOD).returncode == 0
-    assert started(edit, "Write", file_path=path, content=BAD).returncode == 2
-    assert "ask" in started(spend, "Bash", command="uv run scripts/batch_generate.py").stdout
+    path = str(project / f"src/app/new file.{suffix(project)}")
+    assert started(edit, "Write", file_path=path, content=good(project)).returncode == 0
+    assert started(edit, "Write", file_path=path, content=bad(project)).returncode == 2
+    assert "ask" in started(spend, "Bash", command=language.commands.STARTS[0]).stdout
     assert started(spend, "Bash", command="ls").stdout == ""
     assert started(after, "Bash", command="true").returncode == 0
-    Path(path).write_text(BAD)
+    Path(path).write_text(bad(project))
     done = started(after, "Bash", command="true")
     assert done.returncode == 2
-    assert "src/app/new file.py:1: [gateway-only]" in done.stderr
+    assert f"src/app/new file.{suffix(project)}:1: [gateway-only]" in done.stderr
     shutil.rmtree(project / "guard")
     for hooked in (edit, spend, after):
         assert started(hooked, "Bash", command="true").returncode == 2
 
 
-def test_without_its_binary_it_refuses(project: Path) -> None:
+def test_without_its_binary_it_refuses(python_project: Path) -> None:
+    project = python_project
     # a copy of the interpreter's link, beside which there is no ast-grep
     python = project.parent / "bare-python"
     python.symlink_to(os.path.realpath(sys.executable))
@@ -340,8 +394,9 @@ def test_without_its_binary_it_refuses(project: Path) -> None:
     assert "uv sync" in done.stderr
 
 
-def test_before_a_commit(project: Path) -> None:
+def test_before_a_commit(python_project: Path) -> None:
     """pre-commit runs the rendered hook; `uv run` is what an installed project has."""
+    project = python_project
     config = yaml.safe_load((project / ".pre-commit-config.yaml").read_text("utf-8"))
     entries = {h["id"]: h["entry"] for repo in config["repos"] for h in repo["hooks"]}
     assert entries["guard"] == "uv run guard/check.py"
@@ -359,10 +414,10 @@ def test_before_a_commit(project: Path) -> None:
         command = [str(BIN / "pre-commit"), "run", "guard"]
         return subprocess.run(command, cwd=project, env=env, capture_output=True, encoding="utf-8")
 
-    (project / "src/app/fine.py").write_text(GOOD)
+    (project / "src/app/fine.py").write_text(PYTHON.good)
     done = committed()
     assert done.returncode == 0, done.stdout + done.stderr
-    (project / "src/app/bad.py").write_text(BAD)
+    (project / "src/app/bad.py").write_text(PYTHON.bad)
     done = committed()
     assert done.returncode == 1
     assert "gateway-only" in done.stdout

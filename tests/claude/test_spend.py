@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.claude import commands
-from tests.rendering import clean_env
+from tests.claude.languages import LANGUAGES, Language, language_of
+from tests.rendering import Renders, clean_env
 
 WANTED = 50
 
 
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    return LANGUAGES[request.param]
+
+
+@pytest.fixture
+def project(language: Language, renders: Renders) -> Path:
+    return renders(framework=language.framework)
+
+
 def spend(project: Path, given: str, answer: str = "ask") -> subprocess.CompletedProcess[str]:
+    language = language_of(project)
     return subprocess.run(
-        [sys.executable, "-I", str(project / "guard/spend.py"), answer],
+        [*language.start, str(project / f"guard/spend.{language.suffix}"), answer],
         input=given,
         capture_output=True,
         encoding="utf-8",
@@ -39,20 +49,23 @@ def decision(project: Path, command: str, answer: str = "ask") -> str | None:
     return str(said["permissionDecision"])
 
 
-def test_there_are_many_spellings() -> None:
+def test_there_are_many_spellings(language: Language) -> None:
+    commands = language.commands
     assert len(set(commands.STARTS + commands.CALLS)) >= WANTED
 
 
 @pytest.mark.parametrize("answer", ["ask", "deny"])
-def test_every_spelling_wants_a_person(default_project: Path, answer: str) -> None:
+def test_every_spelling_wants_a_person(language: Language, project: Path, answer: str) -> None:
+    commands = language.commands
     listed = commands.STARTS + commands.CALLS + commands.GUARD + commands.IN_PASSING
-    through = [c for c in listed if decision(default_project, c, answer) != answer]
+    through = [c for c in listed if decision(project, c, answer) != answer]
     assert through == []
 
 
-def test_safe_commands_reads_and_ordinary_work_pass(default_project: Path) -> None:
+def test_safe_commands_reads_and_ordinary_work_pass(language: Language, project: Path) -> None:
+    commands = language.commands
     listed = commands.SAFE + commands.READS + commands.ORDINARY
-    assert [c for c in listed if decision(default_project, c) is not None] == []
+    assert [c for c in listed if decision(project, c) is not None] == []
 
 
 @pytest.mark.parametrize(
@@ -75,19 +88,17 @@ def test_safe_commands_reads_and_ordinary_work_pass(default_project: Path) -> No
         "cat 'scripts/batch_generate.py",
     ],
 )
-def test_a_reader_that_does_more_than_read_is_no_reader(
-    default_project: Path, command: str
-) -> None:
-    assert decision(default_project, command) == "ask"
+def test_a_reader_that_does_more_than_read_is_no_reader(project: Path, command: str) -> None:
+    assert decision(project, command) == "ask"
 
 
 @pytest.mark.parametrize("given", ["", "{", "[]", "{}", '{"tool_input": {}}'])
-def test_what_it_cannot_read_does_not_pass(default_project: Path, given: str) -> None:
-    done = spend(default_project, given)
+def test_what_it_cannot_read_does_not_pass(project: Path, given: str) -> None:
+    done = spend(project, given)
     assert done.returncode == 2
     assert "the check itself failed" in done.stderr
 
 
-def test_an_unknown_answer_does_not_pass(default_project: Path) -> None:
+def test_an_unknown_answer_does_not_pass(project: Path) -> None:
     call = json.dumps({"tool_input": {"command": "ls"}})
-    assert spend(default_project, call, "allow").returncode == 2
+    assert spend(project, call, "allow").returncode == 2

@@ -56,9 +56,12 @@ class Service:
     scope="session",
     params=[
         "fastapi",
-        pytest.param("fastapi-postgresql", marks=pytest.mark.slow),
-        pytest.param("django", marks=pytest.mark.slow),
-        pytest.param("django-postgresql", marks=pytest.mark.slow),
+        *(
+            pytest.param(kind + database, marks=pytest.mark.slow)
+            for kind in ("fastapi", "django", "nextjs")
+            for database in ("", "-postgresql")
+            if kind + database != "fastapi"
+        ),
     ],
 )
 def kind(request: pytest.FixtureRequest) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulating import emulating
+from tests.emulating import LANGUAGES, emulating
+from tests.node import FOREVER, NODE, NPM
 from tests.rendering import ROOT, Renders, clean_env, run
 
 HERE = Path(__file__).parent
-FOREVER = 600  # seconds, for a registry that is slow today
 
 # What every SDK can do; some can do more.
 COMMON = {
@@ -50,26 +50,24 @@ def python_2(folder: Path) -> tuple[list[str], dict[str, str]]:
 def javascript(folder: Path) -> tuple[list[str], dict[str, str]]:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, folder)
-    npm, node = shutil.which("npm"), shutil.which("node")
-    assert npm, "npm is needed"
-    assert node, "Node.js is needed"
-    run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder, timeout=FOREVER)
-    return [node, "javascript.mjs"], {"SDK": str(folder)}
+    run(NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder, timeout=FOREVER)
+    return [str(NODE), "javascript.mjs"], {"SDK": str(folder)}
 
 
 Prepare = Callable[[Path], tuple[list[str], dict[str, str]]]
 
 
-def results(prepare: Prepare, renders: Renders, folder: Path, **settings: bool) -> dict[str, str]:
+def results(prepare: Prepare, project: Path, folder: Path, **settings: bool) -> dict[str, str]:
     """What went wrong (empty if nothing did) in each check of an SDK."""
     command, env = prepare(folder)
-    with emulating(renders()) as emulator:
+    with emulating(project) as emulator:
         emulator.settings(**settings)
         env |= {"EMULATOR": emulator.url, "COMMUNITY": emulator.pinned()}
         done = run(*command, cwd=HERE, env=clean_env(PYTHONDONTWRITEBYTECODE="1", **env))
     return {name: wrong or "" for name, wrong in json.loads(done.stdout).items()}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("prepare", "further"),
     [
@@ -82,8 +80,10 @@ def results(prepare: Prepare, renders: Renders, folder: Path, **settings: bool) 
         pytest.param(javascript, {"cancel_after", "run_by_polling"}, id="javascript-1.4.0"),
     ],
 )
-def test_sdk(prepare: Prepare, further: set[str], renders: Renders, tmp_path: Path) -> None:
-    checked = results(prepare, renders, tmp_path)
+def test_sdk(
+    prepare: Prepare, further: set[str], language: str, renders: Renders, tmp_path: Path
+) -> None:
+    checked = results(prepare, renders(framework=LANGUAGES[language]), tmp_path)
     wrong = {name: trace for name, trace in checked.items() if trace}
     assert not wrong, "\n\n".join(f"{name}: {trace}" for name, trace in wrong.items())
     assert checked.keys() == COMMON | further
@@ -91,6 +91,6 @@ def test_sdk(prepare: Prepare, further: set[str], renders: Renders, tmp_path: Pa
 
 def test_a_check_that_fails_is_seen(renders: Renders, tmp_path: Path) -> None:
     """An official model that shows no version breaks exactly the checks that read it."""
-    checked = results(python_2, renders, tmp_path, official_latest_version=False)
+    checked = results(python_2, renders(), tmp_path, official_latest_version=False)
     wrong = {name for name, trace in checked.items() if trace}
     assert wrong == {"models_get", "invalid_version_422", "text_is_streamed"}

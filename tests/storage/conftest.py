@@ -1,4 +1,4 @@
-"""The sources of a project, importable in place, and one S3 server for all tests of a process."""
+"""The sources of a project, importable in place, and servers of storage."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.rendering import ROOT
 sys.path.insert(0, str(ROOT / "template/{{ python }}/src"))
 
 from inference.storage import Storage
+from tests.storage.blob_server import BlobServer, blob_server
 from tests.storage.servers import BUCKET, S3, s3_server
 
 
@@ -23,6 +24,12 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
     with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def blob() -> Iterator[BlobServer]:
+    with blob_server() as server:
         yield server
 
 

@@ -1,0 +1,5 @@
+import { route } from "@/lib/http.ts";
+
+export const { GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE } = route({
+  GET: async () => Response.json({ status: "ok" }),
+});
