@@ -13,6 +13,7 @@ import httpx
 from httpx_sse import aconnect_sse
 
 from .prediction import Prediction, Row, as_json, changed, settled
+from .problems import Problem
 from .settings import Settings
 
 Hold = Callable[[float, Callable[[Prediction], bool]], Awaitable[Prediction]]
@@ -20,7 +21,10 @@ Hold = Callable[[float, Callable[[Prediction], bool]], Awaitable[Prediction]]
 
 
 async def events(first: Prediction, hold: Hold, settings: Settings) -> AsyncIterator[bytes]:
-    """The body of ``GET …/events``: ``prediction`` at each change, ``output``, at last ``done``."""
+    """The body of ``GET …/events``: ``prediction`` at each change, ``output``, at last ``done``.
+
+    Where the prediction is deleted meanwhile, the stream ends without ``done``.
+    """
     end = time.monotonic() + settings.cancel_after_seconds + 60
     prediction = first
     streamed = False
@@ -31,7 +35,10 @@ async def events(first: Prediction, hold: Hold, settings: Settings) -> AsyncIter
             streamed = True
             async for piece in text_pieces(before.stream_url, settings.emulator_origin):
                 yield _event("output", piece)
-        prediction = await hold(15, partial(_news, before))
+        try:
+            prediction = await hold(15, partial(_news, before))
+        except Problem:  # it was deleted meanwhile
+            return
         yield _event("prediction", as_json(prediction))
     yield _event("done", as_json(prediction))
 
