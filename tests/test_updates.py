@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +49,7 @@ NEVER_UPDATED: list[str] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8
 SHARED, ADDED, RENAMED = "README.md", "docs/planted.md", "output_storage"
 
 
+@cache
 def questions_of(release: str) -> dict[str, Any]:
     """The questions as a release asked them."""
     if release == PRESENT:
@@ -83,23 +85,42 @@ every_hop = pytest.mark.parametrize(
 
 
 def rows() -> list[Any]:
-    """Every hop with sets of answers in which each two answers meet."""
+    """For each framework, hops and answers in which each two of them meet once at least."""
     found = []
-    for old, new, framework in HOPS:
+    for framework in offered(PRESENT, "framework"):
+        hops = [(old, new) for old, new, offering in HOPS if offering == framework]
         asked = {
-            "storage": [one for one in offered(old, "storage") if _fits(old, framework, one)],
-            "paid_scripts": offered(old, "paid_scripts"),
+            "hop": hops,
+            "storage": offered(PRESENT, "storage"),
+            "paid_scripts": offered(PRESENT, "paid_scripts"),
             "project_name": ["Replicate app", "Café 7"],
             "replicate_models": [
-                questions_of(old)["replicate_models"]["default"],
+                questions_of(PRESENT)["replicate_models"]["default"],
                 ["black-forest-labs/flux-schnell"],
             ],
             "replicate_extra_models": [[], ["openai/whisper"]],
         }
-        for number, row in enumerate(AllPairs(list(asked.values()))):
-            answers = {"framework": framework, **dict(zip(asked, row, strict=True))}
-            found.append(pytest.param(old, new, answers, id=f"{old}-{framework}-{number}"))
+
+        def possible(row: list[Any], framework: str = framework) -> bool:
+            """Whether the release of the hop offers what follows it (so far)."""
+            (old, _), *rest = row
+            return all(
+                _offers(old, framework, question, answer)
+                for question, answer in zip(("storage", "paid_scripts"), rest, strict=False)
+            )
+
+        for number, row in enumerate(AllPairs(list(asked.values()), filter_func=possible)):
+            (old, new), *answers = row
+            named = {"framework": framework, **dict(zip(list(asked)[1:], answers, strict=True))}
+            found.append(pytest.param(old, new, named, id=f"{old}-{framework}-{number}"))
     return found
+
+
+def _offers(release: str, framework: str, question: str, answer: str) -> bool:
+    """Whether the release offers the answer, and lets the framework have it."""
+    return answer in offered(release, question) and (
+        question != "storage" or _fits(release, framework, answer)
+    )
 
 
 def _fits(release: str, framework: str, storage: str) -> bool:
