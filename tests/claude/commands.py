@@ -280,5 +280,7 @@ ORDINARY = (
     "printenv PATH",
     "env FOO=1 python3 -c 'print(1)'",
     "git commit -m 'Explain --confirm-spend and the guard'",
+    "git commit -m 'Try scripts/batch_generate.py --confirm-spend first'",
+    "grep -rn -- --confirm-spend scripts",
     "ls -la .claude",
 )

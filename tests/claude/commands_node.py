@@ -174,5 +174,7 @@ ORDINARY = (
     "printenv PATH",
     "env FOO=1 node -e 'console.log(1)'",
     "git commit -m 'Explain --confirm-spend and the guard'",
+    "git commit -m 'Try scripts/batch-generate.ts --confirm-spend first'",
+    "grep -rn -- --confirm-spend scripts",
     "ls -la .claude",
 )

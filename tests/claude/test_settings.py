@@ -54,7 +54,7 @@ def test_paid_scripts_stand_where_the_answer_says(renders: Renders, paid: str) -
     where = "deny" if paid == "deny" else "ask"
     other = "ask" if paid == "deny" else "deny"
     assert "mcp__replicate__create_*" in permissions[where]
-    assert "Bash(*--confirm-spend*)" in permissions[where]
+    assert "Bash(uv run *--confirm-spend*)" in permissions[where] or paid == "none"
     for script in PAID:
         rules = {f"Bash(uv run scripts/{script}.py)", f"Bash(uv run scripts/{script}.py *)"}
         assert rules <= set(permissions[where]) or paid == "none"
