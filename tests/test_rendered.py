@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ OTHER: dict[str, list[Any]] = {
     "replicate_extra_models": [[OTHER_MODEL]],
 }
 
+
+# A path as the documents name it, and those that a person or the running service makes.
+A_PATH = (
+    r"((?:src|scripts|guard|dev|tests|docs|var|\.\w+)(?:/[\w.\[\]-]+)+"
+    r"|[\w-]+\.(?:py|ts|tsx|yml))"
+)
+MADE = {"docs/existing-application.md", "var/outputs"}
 
 TYPED = ("dev", "guard", "scripts", "src/inference", "tests")
 
@@ -214,6 +222,22 @@ def test_nothing_of_the_template_is_left_in_a_render(default_project: Path) -> N
         # ${{ is GitHub's
         assert b"{%" not in content, name
         assert b"{{ " not in content.replace(b"${{", b""), name
+
+
+@pytest.mark.parametrize("framework", choices("framework"))
+@pytest.mark.parametrize("paid", choices("paid_scripts"))
+def test_every_file_that_the_words_name_is_there(
+    framework: str, paid: str, renders: Renders
+) -> None:
+    project = renders(framework=framework, paid_scripts=paid)
+    there = [f"/{path.relative_to(project)}" for path in project.rglob("*")]
+    missing = set()
+    for document in project.rglob("*.md"):
+        for text in re.findall(r"`([^`\n]+)`", document.read_text("utf-8")):
+            for path in re.findall(rf"(?<!\S){A_PATH}(?=[/:,]*(?:\s|$))", text):
+                if path not in MADE and not any(one.endswith(f"/{path}") for one in there):
+                    missing.add(f"{document.relative_to(project)}: {path}")
+    assert missing == set()
 
 
 def test_workflows_are_safe_and_valid(default_project: Path) -> None:
