@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import hashlib
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from obstore.store import MemoryStore
 
 from inference import storage as module
 from inference.storage import PART_BYTES, Storage, StorageError
+from tests.rendering import ROOT, clean_env, run
 from tests.storage.servers import BUCKET, S3, s3_server
 
 pytestmark = pytest.mark.anyio
@@ -281,3 +285,42 @@ async def test_a_disk_that_refuses(tmp_path: Path) -> None:
     (tmp_path / "outputs/id").write_text("a file where a folder should be")
     with pytest.raises(StorageError):
         await storage.put("id/0.bin", pieces(b"x"), "image/png")
+
+
+LEAVES = """
+import asyncio, sys
+from inference.storage import Storage
+
+async def one():
+    yield b"x"
+
+async def store(folder):
+    storage = Storage.open(folder)
+    await asyncio.gather(*[storage.put(str(i), one(), "text/plain") for i in range(40)])
+
+asyncio.run(store(sys.argv[1]))
+"""
+
+
+async def test_a_process_that_ends_right_after_a_transfer_ends_well(tmp_path: Path) -> None:
+    """The store's threads are still handing over: each of these had aborted every second time."""
+    env = clean_env(PYTHONPATH=str(ROOT / "template/{{ python }}/src"))
+    for _ in range(6):
+        await asyncio.to_thread(run, sys.executable, "-c", LEAVES, tmp_path, cwd=ROOT, env=env)
+
+
+def test_the_end_of_a_process_waits_for_threads_of_others() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def foreign() -> None:
+        inside.set()
+        leave.wait()
+
+    _thread.start_new_thread(foreign, ())  # unknown to threading, as obstore's are
+    inside.wait()
+    ending = threading.Thread(target=module._settle)
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive()
+    leave.set()
+    ending.join()
