@@ -232,6 +232,28 @@ def test_a_ceiling_ends_the_starting(service: Running, inputs: Callable[..., Pat
     assert creates(service) == before
 
 
+LATE = """
+import os, signal, sys, threading, time
+sys.path.insert(0, "scripts")
+from common import run
+
+def late():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
+threading.Thread(target=late).start()
+run(lambda: 0)
+"""
+
+
+def test_ctrl_c_while_a_script_ends_shows_no_traceback(default_project: Path) -> None:
+    """In Python; Node ends without a word."""
+    env = project_env(default_project)
+    done = run(sys.executable, "-c", LATE, cwd=default_project, env=env)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_batch_goes_on_without_paying_twice(
     service: Running, inputs: Callable[..., Path], sent: signal.Signals

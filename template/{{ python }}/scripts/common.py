@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -59,4 +60,6 @@ def run(main: Callable[[], int]) -> NoReturn:
     except (NotSent, NoAnswer) as error:
         print(f"No answer from Replicate: {error}", file=sys.stderr)
         code = 1
+    # Nothing is left to stop: from here Ctrl+C would only show the interpreter's own end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
