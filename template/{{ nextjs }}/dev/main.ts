@@ -1,12 +1,14 @@
 /** `npm run dev`: the emulator, the web process and a worker, with no token and no bill. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { parseArgs, parseEnv } from "node:util";
 
 const TOKEN = "r8_emulator";
+const DEVELOPMENT = ".env.development.local";
 process.chdir(dirname(import.meta.dirname));
 
 const { values } = parseArgs({
@@ -19,7 +21,10 @@ const { values } = parseArgs({
 });
 const url = `http://127.0.0.1:${values.port}`;
 const api = `http://127.0.0.1:${values["emulator-port"]}/v1`;
-if (existsSync(".env.local")) process.loadEnvFile(".env.local");
+if (existsSync(DEVELOPMENT)) process.loadEnvFile(DEVELOPMENT);
+// What stands in .env.local is for the real API. Next.js reads it, but not over what is set.
+const real = existsSync(".env.local") ? parseEnv(readFileSync(".env.local", "utf-8")) : {};
+for (const name of Object.keys(real)) process.env[name] ??= "";
 Object.assign(process.env, {
   ENVIRONMENT: "development",
   REPLICATE_API_TOKEN: TOKEN,
@@ -54,6 +59,16 @@ async function stop(status: number): Promise<never> {
   process.exit(status);
 }
 
+/** End where something listens on the port. */
+async function mustBeFree(option: "port" | "emulator-port"): Promise<void> {
+  const tried = connect(Number(values[option]), "127.0.0.1");
+  const taken = await once(tried, "connect").catch(() => null);
+  tried.destroy();
+  if (!taken) return;
+  console.error(`Port ${values[option]} is taken: give another one by --${option}`);
+  process.exit(1);
+}
+
 /** Ask until there is an answer. */
 async function answered(address: string): Promise<Response> {
   for (;;) {
@@ -67,6 +82,8 @@ async function answered(address: string): Promise<Response> {
 
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop(0));
 
+await mustBeFree("port");
+await mustBeFree("emulator-port");
 serve("dev/emulator.ts", "--port", values["emulator-port"]);
 const secret = await answered(`${api}/webhooks/default/secret`);
 process.env.REPLICATE_WEBHOOK_SECRET = ((await secret.json()) as { key: string }).key;
