@@ -103,7 +103,7 @@ export function loadSettings(
   const development = its.ENVIRONMENT === "development";
   const base = new URL(its.REPLICATE_BASE_URL);
   const foreignBase = base.hostname !== "api.replicate.com";
-  if (complete) checkComplete(its, development, foreignBase);
+  if (complete) checkComplete(its, development, foreignBase, Boolean(variables.VERCEL));
   return {
     development,
     replicateApiToken: its.REPLICATE_API_TOKEN,
@@ -142,6 +142,7 @@ function checkComplete(
   its: z.infer<typeof environment>,
   development: boolean,
   foreignBase: boolean,
+  onVercel: boolean,
 ): void {
   const missing: string[] = [];
   if (!its.REPLICATE_API_TOKEN) {
@@ -156,6 +157,15 @@ function checkComplete(
     }
     if (its.SESSION_SECRET.length < 32) {
       missing.push("SESSION_SECRET (at least 32 random characters)");
+    }
+    if (onVercel) {
+      if (!its.CRON_SECRET) missing.push("CRON_SECRET (at least 16 random characters)");
+      if (!its.DATABASE_URL.startsWith("postgres")) {
+        missing.push("DATABASE_URL (postgresql://…: on Vercel no file stays)");
+      }
+      if (!its.STORAGE_URL.includes("://")) {
+        missing.push("STORAGE_URL (vercel-blob://… or s3://…: on Vercel no file stays)");
+      }
     }
     if (foreignBase) {
       throw new SettingsError("REPLICATE_BASE_URL is honoured in development only: unset it");

@@ -1,12 +1,12 @@
-/** On Vercel no process lives between requests: work is done after an answer, and by the cron. */
+/** On Vercel no process lives between requests: they do the work, and so does the cron. */
 import "server-only";
 import { after } from "next/server";
 import { app } from "./app.ts";
 
-/** Seconds for which one request may work after its answer; below each route's `maxDuration`. */
+/** Seconds for which one request may work on; below each route's `maxDuration`. */
 export const BATCH_SECONDS = 45;
 
-/** Do what is due after the answer, where no worker does. */
+/** Do what is due where no worker does: at once, since the answer may wait for it, and after it. */
 export function workSoon(): void {
-  if (process.env.VERCEL) after(async () => (await app()).worker.batch(BATCH_SECONDS));
+  if (process.env.VERCEL) after(app().then(({ worker }) => worker.batch(BATCH_SECONDS)));
 }

@@ -61,17 +61,26 @@ export class Worker {
   /** Work for so many seconds at most, and until nothing is due: where no process stays. */
   async batch(seconds: number): Promise<void> {
     const end = now() + seconds;
-    const lane = async () => {
-      while (now() < end && (await this.once()));
+    // A lane that found something opens the next one: where nothing is due, one question is asked.
+    const lane = async (more: number): Promise<void> => {
+      const row = now() < end ? await this.#queue.claim(now(), LEASE) : null;
+      if (!row) return;
+      const others = more > 0 ? lane(more - 1) : undefined;
+      await this.#work(row);
+      await Promise.all([others, lane(0)]);
     };
-    await Promise.all(Array.from({ length: this.#service.settings.workerConcurrency }, lane));
+    await lane(this.#service.settings.workerConcurrency - 1);
   }
 
   async #lane(stop: AbortSignal): Promise<void> {
     while (!stop.aborted) {
       let pause = POLL;
       try {
-        if (await this.once()) continue;
+        const row = await this.#queue.claim(now(), LEASE);
+        if (row) {
+          await this.#work(row);
+          continue;
+        }
       } catch (error) {
         log.error({ err: error }, "the database cannot be worked with");
         pause = ASK_EVERY;
@@ -80,10 +89,8 @@ export class Worker {
     }
   }
 
-  /** Claim one due row and do its next step; false where nothing was due. */
-  async once(): Promise<boolean> {
-    const row = await this.#queue.claim(now(), LEASE);
-    if (!row) return false;
+  /** Do the next step of a claimed row. */
+  async #work(row: Row): Promise<void> {
     const lease = new AbortController();
     const renewal = this.#renew(row, lease);
     try {
@@ -100,7 +107,6 @@ export class Worker {
     } finally {
       clearInterval(renewal);
     }
-    return true;
   }
 
   #renew(row: Row, lease: AbortController): NodeJS.Timeout {
