@@ -296,13 +296,40 @@ def running(project: Path, *arguments: str, **env: str) -> Iterator[Running]:
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            if urllib.request.urlopen(f"{url}/healthz", timeout=5).status == 200:
-                return
+    while not _is_healthy(url):
         if process.poll() is not None or time.monotonic() > end:
             raise AssertionError(f"{url} did not come up:\n{log.read_text('utf-8', 'replace')}")
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def serving(command: Sequence[str | Path], folder: Path, env: Mapping[str, str]) -> Iterator[Path]:
+    """Run one process until the block ends; gives the file of what it prints."""
+    log = folder / "process.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def until_healthy(url: str, log: Path) -> None:
+    """Wait until a service answers; AssertionError with its log after 60 s."""
+    end = time.monotonic() + 60
+    while not _is_healthy(url):
+        assert time.monotonic() < end, log.read_text("utf-8", "replace")
+        time.sleep(0.1)
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(f"{url}/healthz", timeout=5).status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

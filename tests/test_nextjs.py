@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
 
-from tests.node import built, npx
-from tests.rendering import Renders, checked, render
+from tests.emulating import Emulator, emulating
+from tests.node import NODE, built, npx
+from tests.rendering import (
+    Renders,
+    checked,
+    free_port,
+    git,
+    project_env,
+    render,
+    run,
+    serving,
+    until_healthy,
+)
 
 STORAGES = ("local", "s3", "r2", "vercel-blob")
+CRON_SECRET = "a-secret-of-the-cron"
 SERVER_ONLY = ("REPLICATE_API_TOKEN", "WEBHOOK_SECRET", "SESSION_SECRET", "api.replicate.com")
 
 
@@ -54,6 +70,16 @@ def test_it_passes_its_own_checks(project: Path, check: str) -> None:
 
 
 @pytest.mark.slow
+def test_what_its_tools_make_is_not_committed(project: Path) -> None:
+    checked(project, "types")
+    git(built(project), "init", "-q")
+    listed = git(project, "ls-files", "--others", "--exclude-standard").splitlines()
+    assert {"src/lib/models.ts", "package-lock.json"} <= set(listed)
+    made = ("node_modules", ".next", "next-env.d.ts", "tsconfig.tsbuildinfo", "var")
+    assert [name for name in listed if name.startswith(made)] == []
+
+
+@pytest.mark.slow
 def test_the_sdk_is_imported_in_one_place_only(project: Path, tmp_path: Path) -> None:
     for number, line in enumerate(
         (
@@ -92,3 +118,106 @@ def test_a_page_that_takes_the_gateway_does_not_build(tmp_path: Path) -> None:
     planted.write_text(text.replace('"use client";\n', f'"use client";\n{line}', 1), "utf-8")
     with pytest.raises(AssertionError, match="server-only"):
         built(project)
+
+
+# --- as on Vercel: no worker, nothing lives between requests
+
+
+class Serverless:
+    """The built app without a worker, on PostgreSQL and the emulator."""
+
+    def __init__(self, url: str, database: str, emulator: Emulator) -> None:
+        self.database = database
+        self.emulator = emulator
+        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+
+    def start(self, model: str, **given: Any) -> httpx.Response:
+        body = {"model": model, "input": given}
+        return self.http.post("/api/predictions", json=body)
+
+    def cron(self, secret: str) -> int:
+        headers = {"Authorization": f"Bearer {secret}"}
+        return self.http.get("/api/cron", headers=headers).status_code
+
+    def sql(self, statement: str) -> list[Any]:
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            done = connection.execute(statement)
+            return done.fetchall() if done.description else []
+
+    def until(self, query: str) -> None:
+        """Wait until a query finds something; AssertionError after 30 s."""
+        end = time.monotonic() + 30
+        while not self.sql(query):
+            assert time.monotonic() < end, query
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def serverless(project: Path, new_database: Callable[[], str]) -> Iterator[Serverless]:
+    database, port = new_database(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    with emulating(project) as emulator:
+        env = project_env(
+            project,
+            VERCEL="1",
+            ENVIRONMENT="development",
+            REPLICATE_API_TOKEN="r8_test",
+            REPLICATE_BASE_URL=f"{emulator.url}/v1",
+            REPLICATE_WEBHOOK_SECRET=emulator.get("/v1/webhooks/default/secret").json()["key"],
+            PUBLIC_URL=url,
+            DATABASE_URL=database,
+            CRON_SECRET=CRON_SECRET,
+            PRIME="1",
+        )
+        run(NODE, "--conditions=react-server", "src/migrate.ts", cwd=built(project), env=env)
+        start = [str(NODE), "node_modules/next/dist/bin/next", "start", "--port", str(port)]
+        with serving(start, project, env) as log:
+            until_healthy(url, log)
+            yield Serverless(url, database, emulator)
+
+
+@pytest.mark.slow
+def test_the_cron_route_is_its_secrets_own_and_cheap(serverless: Serverless) -> None:
+    assert serverless.http.get("/api/cron").status_code == 404
+    for wrong in ("x", CRON_SECRET[:-1], f"{CRON_SECRET}x"):
+        assert serverless.cron(wrong) == 404
+    assert serverless.cron(CRON_SECRET) == 200
+    query = "select count(*) from pg_stat_activity where datname = current_database()"
+    ((connections,),) = serverless.sql(query)
+    assert connections - 1 <= 2, "our own connection apart, a call that finds nothing asks little"
+
+
+@pytest.mark.slow
+def test_requests_do_the_work_where_no_worker_does(serverless: Serverless) -> None:
+    primed = serverless.http.post("/api/models/real-esrgan/prime", json={})
+    assert primed.json() == {"model": "real-esrgan", "started": True}
+    serverless.until("select 1 from predictions having bool_and(replicate_id is not null)")
+    quick = serverless.start("flux-schnell", prompt="x")
+    assert (quick.status_code, quick.json()["storage"]) == (201, "stored"), quick.text
+    assert serverless.http.get(quick.json()["output"][0]).content
+    slow = serverless.start("real-esrgan", image="https://example.com/x.png")
+    assert slow.status_code == 202
+    stored = f"select 1 from predictions where id = '{slow.json()['id']}' and storage = 'stored'"
+    serverless.until(stored)
+
+
+@pytest.mark.slow
+def test_the_cron_finds_what_no_webhook_told(serverless: Serverless) -> None:
+    before = serverless.emulator.settings()
+    serverless.emulator.settings(webhook_drop=1)
+    made = serverless.start("real-esrgan", image="https://example.com/y.png").json()
+    own = f"from predictions where id = '{made['id']}'"
+    serverless.until(f"select 1 {own} and replicate_id is not null and not leased")
+    ((replicate_id,),) = serverless.sql(f"select replicate_id {own}")
+    serverless.emulator.finished(replicate_id)
+    serverless.emulator.settings(**before)
+    # a minute later
+    serverless.sql("update predictions set due_at = 0, ask_at = 0 where due_at is not null")
+    assert serverless.cron(CRON_SECRET) == 200
+    assert serverless.http.get(f"/api/predictions/{made['id']}").json()["storage"] == "stored"
+
+
+def test_what_vercel_calls_is_there(renders: Renders) -> None:
+    project = renders(framework="nextjs")
+    crons = packages(project, "vercel.json")["crons"]
+    assert [(project / f"src/app{cron['path']}/route.ts").exists() for cron in crons] == [True]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,7 +18,18 @@ import pytest
 
 from run import pip_indexes
 from tests.emulating import emulating
-from tests.rendering import BIN, Renders, clean_env, free_port, project_env, run, running
+from tests.node import NODE, is_node
+from tests.rendering import (
+    BIN,
+    Renders,
+    clean_env,
+    free_port,
+    project_env,
+    run,
+    running,
+    serving,
+    until_healthy,
+)
 
 TOKEN = "r8_secret"
 PRODUCTION = {
@@ -40,34 +49,11 @@ def project(renders: Renders, tmp_path: Path) -> Path:
     return renders.copy(tmp_path / "project")
 
 
-def refusal(project: Path, command: tuple[str, ...], **env: str) -> tuple[int, str]:
+def refusal(project: Path, command: tuple[str | Path, ...], **env: str) -> tuple[int, str]:
     """The exit code of a command, and what it said."""
     done = run(*command, cwd=project, env=project_env(project, **env), check=False)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
-
-
-@contextlib.contextmanager
-def serving(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[Path]:
-    """Run a process until the block ends; gives the file of what it prints."""
-    log = folder / "process.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
-    try:
-        yield log
-    finally:
-        process.terminate()
-        process.wait(15)
-
-
-def until_healthy(url: str, log: Path) -> None:
-    end = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/healthz").is_success:
-                return
-        assert time.monotonic() < end, log.read_text("utf-8")
-        time.sleep(0.1)
 
 
 # --- settings and log
@@ -161,15 +147,34 @@ def test_env_file_is_read_and_the_environment_goes_first(project: Path) -> None:
     assert (code, said) == (0, "7 mars\n")
 
 
-def test_a_taken_port_is_named(project: Path) -> None:
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_a_taken_port_is_named(framework: str, renders: Renders) -> None:
+    project = renders(framework=framework)
+    dev = (NODE, "dev/main.ts") if is_node(project) else (sys.executable, "dev")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        dev = (sys.executable, "dev")
         for option in ("--port", "--emulator-port"):
             code, said = refusal(project, (*dev, "--port", str(free_port()), option, port))
             assert (code, said) == (1, f"Port {port} is taken: give another one by {option}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_development_takes_nothing_of_the_real_service(
+    framework: str, renders: Renders, tmp_path: Path
+) -> None:
+    """Neither its database nor its storage: what is in them is no emulator's."""
+    project = renders.copy(tmp_path / "project", framework=framework)
+    node = is_node(project)
+    real = "DATABASE_URL=sqlite:///var/real.db\nSTORAGE_URL=./var/real\n"
+    (project / (".env.local" if node else ".env")).write_text(f"{real}REPLICATE_API_TOKEN=r8_x\n")
+    with running(project) as service, httpx.Client(base_url=service.url, timeout=60) as http:
+        body = {"model": "flux-schnell", "input": {"prompt": "x"}}
+        assert http.post("/api/predictions", json=body).json()["storage"] == "stored"
+    assert [path.name for path in (project / "var").glob("real*")] == []
+    assert (project / "var/app.db").exists()
 
 
 def test_only_a_worker_imports_the_sdk(project: Path) -> None:
