@@ -1,14 +1,11 @@
-"""``python -m app web | worker | migrate``: the processes; each imports what it needs only."""
+"""The processes of the service on Django: ``python -m app web | worker | migrate``."""
 
 from __future__ import annotations
 
-import argparse
-import signal
 import sys
-import threading
 
-from inference.logs import configure_logs
-from inference.settings import SettingsError, load_settings
+from inference import processes
+from inference.settings import load_settings
 
 from .main import build_service, service, set_up
 
@@ -19,18 +16,6 @@ def migrate() -> None:
     from django.core.management import call_command
 
     call_command("migrate", database=alias, verbosity=0)
-
-
-def work() -> None:
-    """Run a worker until it is told to stop."""
-    from inference.worker import run_worker
-
-    settings = load_settings()
-    configure_logs(json=not settings.development)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_worker(build_service(settings), stop)
 
 
 def serve(host: str, port: int) -> None:
@@ -54,22 +39,7 @@ def serve(host: str, port: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    parser.add_argument("process", choices=["web", "worker", "migrate"])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    arguments = parser.parse_args()
-    try:
-        if arguments.process == "migrate":
-            migrate()
-        elif arguments.process == "worker":
-            work()
-        else:
-            serve(arguments.host, arguments.port)
-    except SettingsError as error:
-        print(f"The settings are not complete:\n{error}", file=sys.stderr)
-        return 2
-    return 0
+    return processes.run(build_service, migrate, serve)
 
 
 if __name__ == "__main__":
