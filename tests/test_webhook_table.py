@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.rendering import ROOT
+from tests.rendering import ROOT, Renders, project_env
 
 SOURCE = ROOT / "template/{{ python }}/src/inference/webhook.py"
 TABLE: dict[str, Any] = json.loads((ROOT / "template/tests/webhooks.json").read_text("utf-8"))
@@ -85,3 +88,87 @@ def test_a_verifier_with_a_mistake_is_seen(right: str, mistake: str) -> None:
     source = SOURCE.read_text("utf-8")
     assert right in source
     assert wrong(source.replace(right, mistake)) != []
+
+
+# The whole table through a framework's own route, as its server would hand each request over.
+EACH = """
+import base64, io, json, sys
+from types import SimpleNamespace
+from pydantic import SecretStr
+from app.__main__ import migrate
+import inference.service
+migrate()
+
+def statuses(service, answer):
+    for each in json.load(sys.stdin):
+        secrets = {"replicate_webhook_secret": SecretStr(each["secrets"])}
+        service.settings = service.settings.model_copy(update=secrets)
+        inference.service.time = SimpleNamespace(time=lambda: each["now"])
+        yield answer([*each["headers"]], base64.b64decode(each["body"]))
+"""
+ROUTES = {
+    "django": """
+from app.wsgi import application
+from app.main import service
+
+def answer(headers, body):
+    environ = {"HTTP_" + name.upper().replace("-", "_"): value.encode().decode("latin-1")
+               for name, value in headers}
+    environ |= {"REQUEST_METHOD": "POST", "PATH_INFO": "/api/webhooks/replicate",
+                "SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http",
+                "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    seen = []
+    b"".join(application(environ, lambda status, _: seen.append(int(status[:3]))))
+    return seen[0]
+
+print(json.dumps([*statuses(service(), answer)]))
+""",
+    "fastapi": """
+import asyncio
+from app.main import create_app
+app = create_app()
+
+def answer(headers, body):
+    async def receive():
+        return {"type": "http.request", "body": body}
+    async def send(message):
+        seen.append(message.get("status"))
+    seen = []
+    scope = {"type": "http", "method": "POST", "path": "/api/webhooks/replicate",
+             "query_string": b"", "root_path": "", "scheme": "http",
+             "headers": [(name.lower().encode(), value.encode()) for name, value in headers]}
+    asyncio.run(app(scope, receive, send))
+    return seen[0]
+
+print(json.dumps([*statuses(app.state.service, answer)]))
+""",
+}
+STATUS = {"ok": 200, "missing": 400, "bad": 401}
+# WSGI does not tell them from hyphens; the signature is right, so nothing is lost.
+LIKE_HYPHENS = "underscores in the header names"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ROUTES)
+def test_every_route_answers_as_the_table_says(
+    framework: str, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", framework=framework)
+    where = {"ENVIRONMENT": "development", "DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
+    done = subprocess.run(
+        [sys.executable, "-c", EACH + ROUTES[framework]],
+        input=json.dumps(TABLE["requests"]),
+        cwd=project,
+        env=project_env(project, REPLICATE_API_TOKEN="r8_test", **where),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    found = {
+        each["name"]: (status, STATUS[each["expected"]])
+        for each, status in zip(TABLE["requests"], answers, strict=True)
+        if status != STATUS[each["expected"]]
+    }
+    assert found == ({LIKE_HYPHENS: (200, 400)} if framework == "django" else {})
