@@ -12,22 +12,22 @@ from .logs import configure_logs
 from .service import Service
 from .settings import Settings, SettingsError, load_settings
 
-Build = Callable[[Settings], Service]
 
-
-def work(build: Build) -> None:
-    """Run a worker until it is told to stop."""
+def work(service: Service) -> None:
+    """Run a worker until the process is told to stop."""
     from .worker import run_worker
 
-    settings = load_settings()
-    configure_logs(json=not settings.development)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run_worker(build(settings), stop)
+    run_worker(service, stop)
 
 
-def run(build: Build, migrate: Callable[[], None], serve: Callable[[str, int], None]) -> int:
+def run(
+    build: Callable[[Settings], Service],
+    migrate: Callable[[], None],
+    serve: Callable[[str, int], None],
+) -> int:
     """Run the process that the command line names; returns 2 where the settings lack something.
 
     ``serve`` takes host and port, and returns when it was told to stop.
@@ -42,7 +42,9 @@ def run(build: Build, migrate: Callable[[], None], serve: Callable[[str, int], N
             case "migrate":
                 migrate()
             case "worker":
-                work(build)
+                settings = load_settings()
+                configure_logs(json=not settings.development)
+                work(build(settings))
             case _:
                 serve(arguments.host, arguments.port)
     except SettingsError as error:
