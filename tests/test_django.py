@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -262,3 +263,61 @@ print(hook.status_code)
     env = project_env(project, **PRODUCTION, DATABASE_URL=f"sqlite:///{tmp_path}/app.db")
     done = run(sys.executable, "-c", program, cwd=project, env=env)
     assert done.stdout.split() == ["/login", "401", "200", "200", "301", "400"]
+
+
+FAULTS = """
+import json
+from app.__main__ import migrate
+migrate()
+from django.contrib.auth.models import User
+from django.core.signals import got_request_exception
+from django.test import Client
+from app.main import service
+
+def broken(*_):
+    raise RuntimeError("planted")
+
+service().models = service().store.usage = broken
+seen = []
+got_request_exception.connect(lambda **sent: seen.append(sent["request"].path), weak=False)
+sent = {"host": "example.test", "x-forwarded-proto": "https"}
+client = Client(raise_request_exception=False, headers=sent)
+client.force_login(User.objects.create_superuser("ann"))
+answers = {}
+for path in json.loads(input()):
+    answer = client.get(path)
+    answers[path] = [answer.status_code, answer.headers["Content-Type"].partition(";")[0]]
+strange = client.get("/healthz", headers={"host": "strange.example"})
+answers["strange"] = [strange.status_code, strange.headers["Content-Type"]]
+print(json.dumps([answers, seen]))
+"""
+PROBLEM, PAGE = "application/problem+json", "text/html"
+
+
+def test_errors_are_problems_and_in_the_admin_pages(renders: Renders, tmp_path: Path) -> None:
+    """And those that nobody expected reach what listens to Django's signal, such as Sentry."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    costs = "/admin/predictions/prediction/costs/"
+    expected = {
+        "/nothing": [404, PROBLEM],
+        "/api/predictions/x": [404, PROBLEM],
+        "/api/models": [500, PROBLEM],
+        "/admin": [301, PAGE],
+        "/admin/nothing/": [404, PAGE],
+        "/admin/predictions/prediction/x/files/0": [404, PAGE],
+        costs: [500, PAGE],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        input=json.dumps([*expected]),
+        cwd=project,
+        env=project_env(project, **PRODUCTION) | {"DATABASE_URL": f"sqlite:///{tmp_path}/app.db"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    answers, seen = json.loads(done.stdout)
+    assert answers == expected | {"strange": [400, PROBLEM]}
+    assert seen == ["/api/models", costs]
+    assert done.stderr.count("RuntimeError: planted") == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -17,7 +17,6 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from inference.prediction import StoredFile
-from inference.problems import not_found
 
 from .main import service
 from .models import Prediction
@@ -91,12 +90,12 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def file(self, request: HttpRequest, row_id: str, index: int) -> HttpResponseBase:
         row = self.get_object(request, row_id)
         if row is None or not self.has_view_permission(request, row) or index >= len(row.files):
-            raise not_found()
+            raise Http404
         return send(request, StoredFile(**row.files[index]))
 
     def costs(self, request: HttpRequest) -> HttpResponseBase:
         if not self.has_view_permission(request):
-            raise not_found()
+            raise Http404
         days: dict[str, dict[str, Any]] = defaultdict(
             lambda: {"predictions": 0, "seconds": 0.0, "estimate": 0.0, "without_price": 0}
         )

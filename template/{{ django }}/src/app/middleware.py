@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import structlog
-from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.http.multipartparser import MultiPartParserError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from inference.contract import headers_of, refusal
-from inference.problems import Problem, not_found
+from inference.problems import Problem
 from inference.storage import StorageError
 
 from .main import service
-
-log = structlog.get_logger()
 
 
 def problem_response(problem: Problem) -> HttpResponse:
@@ -43,21 +39,22 @@ class ContractMiddleware:
             response.headers.setdefault(name, value)
         return response
 
-    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         match error:
             case Problem():
                 return problem_response(error)
-            case Http404():
-                return problem_response(not_found())
             case StorageError():
                 problem = Problem(503, "The storage cannot be reached", "Try again later.")
-            case BadRequest() | SuspiciousOperation() | MultiPartParserError():
-                problem = Problem(400, "Bad request", "The request cannot be read.")
-            case _:
-                log.exception("request failed", method=request.method, path=request.path)
-                return server_error(request)
+                return problem_response(problem)
+        return None  # Django's own way: its log, its signal for error trackers, the handlers below
+
+
+def handler(page: Callable[..., HttpResponse], problem: Problem) -> Callable[..., HttpResponse]:
+    """What Django answers an error with: the problem, or in the admin the page for people."""
+
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.path.startswith("/admin/"):
+            return page(request, *args, **kwargs)
         return problem_response(problem)
 
-
-def server_error(request: HttpRequest) -> HttpResponse:
-    return problem_response(Problem(500, "Server error", "The fault is ours, and logged."))
+    return answer

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView
-from django.urls import path, re_path
+from django.urls import path
+from django.views import defaults
+
+from inference.problems import Problem, not_found
 
 from . import views
+from .middleware import handler
 from .views import methods
 
-handler500 = "app.middleware.server_error"
+handler400 = handler(defaults.bad_request, Problem(400, "Bad request", "It cannot be read."))
+handler403 = handler(defaults.permission_denied, Problem(403, "Forbidden", "You may not do this."))
+handler404 = handler(defaults.page_not_found, not_found())
+broken = Problem(500, "Server error", "The fault is ours, and logged.")
+handler500 = handler(defaults.server_error, broken)
 
 urlpatterns = [
     path("", methods(GET=views.index)),
@@ -26,5 +34,4 @@ urlpatterns = [
     path("readyz", methods(GET=views.readyz)),
     path("login", LoginView.as_view(template_name="admin/login.html"), name="login"),
     path("admin/", admin.site.urls),
-    re_path("", views.nothing),
 ]

@@ -181,11 +181,6 @@ def readyz(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse(report, status=200 if report["status"] == "ready" else 503)
 
 
-@csrf_exempt
-def nothing(request: HttpRequest) -> HttpResponseBase:
-    raise not_found()
-
-
 def _number(request: HttpRequest, name: str, default: int, least: int, most: int) -> int:
     given = request.GET.get(name, str(default))
     if given.isascii() and given.isdecimal() and len(given) < 9 and least <= int(given) <= most:
