@@ -18,8 +18,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.rendering import ROOT, clean_env
+import pytest
 
+from tests.rendering import ROOT, clean_env, commit_all, git, snapshot
+
+# Invented models, which the server of the fixture `api` knows besides those recorded.
+NEW, OTHER = "someone/new-model", "someone/other-model"
+FIRST, SECOND = "1000.0.0", "1001.0.0"
 RECORDS = Path(__file__).parent / "data" / "models.jsonl"
 TOKEN = "r8_only-for-these-tests"
 
@@ -100,6 +105,28 @@ def serving(models: Mapping[str, dict[str, Any]] | None = None) -> Iterator[Mode
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def api() -> Iterator[ModelApi]:
+    with serving() as server:
+        server.models |= {name: record(name) for name in (NEW, OTHER)}
+        yield server
+
+
+def publish(api: ModelApi, name: str, **properties: Any) -> None:
+    """A new version of a model, whose inputs are these."""
+    api.models[name] = record(name, properties, version="6" * 64)
+
+
+def two_releases(folder: Path, change: Callable[[Path], None]) -> Path:
+    """The template in two releases: FIRST is the present, SECOND what `change` makes of it."""
+    clone = snapshot(folder / "template")
+    git(clone, "tag", FIRST)
+    change(clone)
+    commit_all(clone, "Second")
+    git(clone, "tag", SECOND)
+    return clone
 
 
 class Server(ThreadingHTTPServer):

@@ -83,8 +83,11 @@ def commit_all(repository: Path, message: str) -> str:
 
 
 def snapshot(destination: Path) -> Path:
-    """Clone the template, with what is not committed yet: a clean repository that holds still."""
-    git(ROOT, "clone", "-q", "--no-checkout", ROOT, destination)
+    """Clone the template, with what is not committed yet: a clean repository that holds still.
+
+    It has no tags: a test says itself which releases there are.
+    """
+    git(ROOT, "clone", "-q", "--no-checkout", "--no-tags", ROOT, destination)
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():

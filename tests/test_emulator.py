@@ -21,9 +21,8 @@ import pytest
 from httpx_sse import EventSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
-from tests.browser.test_page import CHROMIUM, FLAGS
 from tests.emulating import COMMUNITY, LANGUAGES, OFFICIAL, PICTURE, TEXT, Emulator, emulating
 from tests.rendering import ROOT, Renders
 from tests.sdk.checks import Receiver
@@ -200,24 +199,21 @@ def test_a_sound_is_one(emulator: Emulator) -> None:
 
 
 @pytest.mark.slow
-def test_a_video_is_one(emulator: Emulator) -> None:
+def test_a_video_is_one(emulator: Emulator, browser: Browser) -> None:
     """A browser shows it: two seconds, 160 x 90."""
     url = emulator.ran(VIDEO, prompt="a film")["output"]
     assert httpx.get(url).headers["content-type"] == "video/webm"
-    assert CHROMIUM, "Chromium is needed"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.set_content(f"<video muted src='{url}'></video>")
-        shown = page.evaluate(
-            """async () => {
-                const video = document.querySelector("video");
-                await video.play();
-                await new Promise((done) => (video.onended = done));
-                return [video.videoWidth, video.videoHeight, video.currentTime];
-            }"""
-        )
-        browser.close()
+    page = browser.new_page()
+    page.set_content(f"<video muted src='{url}'></video>")
+    shown = page.evaluate(
+        """async () => {
+            const video = document.querySelector("video");
+            await video.play();
+            await new Promise((done) => (video.onended = done));
+            return [video.videoWidth, video.videoHeight, video.currentTime];
+        }"""
+    )
+    page.close()
     assert shown == [160, 90, pytest.approx(2, abs=0.3)]
 
 

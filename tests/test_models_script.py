@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from run import pip_indexes
-from tests.model_api import TOKEN, ModelApi, record, serving
+from tests.model_api import NEW, OTHER, TOKEN, ModelApi, publish, record, serving
 from tests.rendering import (
     BIN,
     ROOT,
@@ -35,7 +34,6 @@ FLUX, ESRGAN, LLAMA = (
     "nightmareai/real-esrgan",
     "meta/meta-llama-3-8b-instruct",
 )
-NEW, OTHER = "someone/new-model", "someone/other-model"
 SCRIPT = ROOT / "template/scripts/models.py"
 
 spec = importlib.util.spec_from_file_location("tested_models", SCRIPT)
@@ -140,14 +138,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def api() -> Iterator[ModelApi]:
-    with serving() as server:
-        server.models[NEW] = record(NEW)
-        server.models[OTHER] = record(OTHER)
-        yield server
-
-
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed project with an invented model, beside the template on this disk it came from."""
@@ -188,11 +178,6 @@ def pin_lines(project: Path) -> dict[str, str]:
     text = (project / ".copier-answers.yml").read_text("utf-8")
     lines = text.partition("replicate_pins: {\n")[2].splitlines()[:-1]
     return {line.split('"')[1]: line.rstrip(",") for line in lines}
-
-
-def publish(api: ModelApi, name: str, **properties: Any) -> None:
-    """A new version of a model, whose inputs are these."""
-    api.models[name] = record(name, properties, version="6" * 64)
 
 
 def test_check_says_what_is_outdated_and_changes_nothing(

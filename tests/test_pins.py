@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.model_api import ModelApi, record, reset, serving
+from tests.model_api import FIRST, NEW, OTHER, SECOND, ModelApi, record, reset, two_releases
 from tests.rendering import (
     answers_of,
     clean_env,
     commit_all,
     copier_command,
     git,
-    snapshot,
     tree,
 )
 
@@ -26,8 +25,7 @@ FLUX, ESRGAN, LLAMA = (
     "nightmareai/real-esrgan",
     "meta/meta-llama-3-8b-instruct",
 )
-NEW, OTHER, ODD = "someone/new-model", "someone/other-model", "someone/odd-model"
-FIRST, SECOND = "1.0.0", "2.0.0"
+ODD = "someone/odd-model"
 
 # What YAML or a careless writer would spoil.
 ODDITIES = {
@@ -45,29 +43,24 @@ ODDITIES = {
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two releases of the template: from the second's catalogue, one model is gone."""
-    clone = snapshot(tmp_path_factory.mktemp("pins") / "template")
-    for tag in git(clone, "tag", "--list").split():
-        git(clone, "tag", "--delete", tag)
-    git(clone, "tag", FIRST)
-    path = clone / "catalogue/models.json"
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if ESRGAN not in line), "utf-8")
-    questions = clone / "copier.yml"
-    questions.write_text(questions.read_text("utf-8").replace(f"    - {ESRGAN}\n", ""), "utf-8")
-    with (clone / "template/{{ python }}/src/inference/registry.py").open("a") as file:
-        file.write("\n# The second release.\n")
-    commit_all(clone, "Second")
-    git(clone, "tag", SECOND)
-    return clone
+
+    def change(clone: Path) -> None:
+        path = clone / "catalogue/models.json"
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if ESRGAN not in line), "utf-8")
+        questions = clone / "copier.yml"
+        text = questions.read_text("utf-8")
+        questions.write_text(text.replace(f"    - {ESRGAN}\n", ""), "utf-8")
+        with (clone / "template/{{ python }}/src/inference/registry.py").open("a") as file:
+            file.write("\n# The second release.\n")
+
+    return two_releases(tmp_path_factory.mktemp("pins"), change)
 
 
 @pytest.fixture
-def api() -> Iterator[ModelApi]:
-    with serving() as server:
-        server.models[NEW] = record(NEW)
-        server.models[OTHER] = record(OTHER)
-        server.models[ODD] = record(ODD, ODDITIES)
-        yield server
+def api(api: ModelApi) -> ModelApi:
+    api.models[ODD] = record(ODD, ODDITIES)
+    return api
 
 
 def copier(

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ import pytest
 import yaml
 
 from run import pip_indexes
-from tests.model_api import ModelApi, record, serving
-from tests.rendering import BIN, ROOT, answers_of, clean_env, commit_all, git, run, snapshot
-from tests.test_models_script import publish
+from tests.model_api import FIRST, NEW, SECOND, ModelApi, publish, two_releases
+from tests.rendering import BIN, ROOT, answers_of, clean_env, commit_all, git, run
 
-FIRST, SECOND = "1000.0.0", "1001.0.0"
-NEW = "someone/new-model"
 UPDATES = ROOT / "template/.github/workflows/updates.yml"
 GITLAB = ROOT / "docs/ci/gitlab-updates.yml"
 
@@ -37,22 +33,13 @@ for word in "$@"; do printf '%s\\n' "$word"; done >> "$GH_STATE/called"
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template in two releases: the second changes the README's title."""
-    clone = snapshot(tmp_path_factory.mktemp("teams") / "template")
-    for tag in git(clone, "tag", "--list").split():
-        git(clone, "tag", "--delete", tag)
-    git(clone, "tag", FIRST)
-    readme = clone / "template/README.md.jinja"
-    readme.write_text(readme.read_text("utf-8").replace("\n", " (second)\n", 1), "utf-8")
-    commit_all(clone, "Second")
-    git(clone, "tag", SECOND)
-    return clone
 
+    def change(clone: Path) -> None:
+        readme = clone / "template/README.md.jinja"
+        text = readme.read_text("utf-8")
+        readme.write_text(text.replace("\n\n", " (second)\n\n", 1), "utf-8")
 
-@pytest.fixture
-def api() -> Iterator[ModelApi]:
-    with serving() as server:
-        server.models[NEW] = record(NEW)
-        yield server
+    return two_releases(tmp_path_factory.mktemp("teams"), change)
 
 
 @pytest.fixture

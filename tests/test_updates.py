@@ -137,8 +137,6 @@ def _fits(release: str, framework: str, storage: str) -> bool:
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template with a tag for every release, and the present as the newest one."""
     clone = snapshot(tmp_path_factory.mktemp("upstream") / "template")
-    for tag in git(clone, "tag", "--list").split():
-        git(clone, "tag", "--delete", tag)
     for version, commit in releases().items():
         git(clone, "tag", version, commit)
     git(clone, "tag", PRESENT)
