@@ -188,7 +188,7 @@ class Service:
         try:
             data = storable(json.loads(body))
             remote = parse_remote(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         self.store.receive(Event(event_id, remote.id, remote.row_id, data, now), now)
 
