@@ -212,6 +212,10 @@ CHECKS: Mapping[str, Sequence[str]] = {
     "types": ("mypy",),
     "tests": ("pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:copie"),
 }
+# What Django's next two releases drop is an error, by the names that every Django has for it.
+DJANGO = [
+    f"-Werror::django.utils.deprecation.Removed{when}NextVersionWarning" for when in ("In", "After")
+]
 NODE_CHECKS: Mapping[str, Sequence[Sequence[str]]] = {
     "format": [("biome", "format")],
     "lint": [("biome", "check")],
@@ -242,6 +246,8 @@ def checked(project: Path, *only: str) -> None:
         return
     for name in only or CHECKS:
         module, *arguments = CHECKS[name]
+        if name == "tests" and (project / "manage.py").exists():
+            arguments += DJANGO
         run(sys.executable, "-m", module, *arguments, cwd=project, env=project_env(project))
 
 

@@ -6,14 +6,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect
 
-from tests.rendering import Renders, Running, project_env, run, running
+from tests.rendering import Renders, Running, checked, project_env, run, running
+from tests.storage.servers import BUCKET, S3, s3_server
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +34,26 @@ def manage(
     project: Path, *arguments: str, env: Mapping[str, str] | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     whole = {"ENVIRONMENT": "development", "REPLICATE_API_TOKEN": "r8_test", **(env or {})}
-    command = (sys.executable, "manage.py", *arguments)
+    command = (sys.executable, "-Werror", "manage.py", *arguments)
     return run(*command, cwd=project, env=project_env(project, **whole), check=check)
 
 
 @pytest.fixture(scope="module")
-def service(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    project = renders.copy(tmp_path_factory.mktemp("django") / "project", framework="django")
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(
+    s3: S3, renders: Renders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """Outputs go to a real S3 server."""
+    project = tmp_path_factory.mktemp("django") / "project"
+    renders.copy(project, framework="django", storage="s3")
     prices = '{"flux-schnell": {"price_per_run": 0.003}}'
-    with running(project, MODEL_SETTINGS=prices) as started:
+    bucket = {"STORAGE_URL": f"s3://{BUCKET}/outputs", **s3.env}
+    with running(project, MODEL_SETTINGS=prices, **bucket) as started:
         names = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
         who = ("--username", "ann", "--email", "ann@example.com")
         manage(project, "createsuperuser", "--noinput", *who, env=names)
@@ -70,49 +84,93 @@ def start(client: httpx.Client, model: str, **given: Any) -> dict[str, Any]:
     return started
 
 
-def test_the_admin_shows_predictions_and_what_they_cost(service: Running) -> None:
-    client = signed_in(service.url)
-    made = start(client, "flux-schnell", prompt="a boat")
-    assert made["storage"] == "stored"
-    stranger = httpx.Client(base_url=service.url, timeout=30)
-    other = start(stranger, "flux-schnell", prompt="a house")
-    listed = client.get("/admin/predictions/prediction/").text
-    assert made["id"] in listed
-    assert other["id"] in listed
-    assert "0.0030" in listed
-    only = client.get("/admin/predictions/prediction/?status__exact=failed&storage__exact=none")
-    assert made["id"] not in only.text
-    assert client.get("/admin/predictions/prediction/?status__exact=succeeded").text.count(
-        made["id"]
-    )
-    detail = client.get(f"/admin/predictions/prediction/{other['id']}/change/")
-    picture = re.search(r'<img src="(/admin/predictions/[^"]+)"', detail.text)
-    assert picture
-    shown = client.get(picture[1])
-    assert shown.headers["content-type"].startswith("image/")
-    assert shown.content == stranger.get(other["output"][0]).content
-    assert stranger.get(picture[1]).status_code == 302, "to the sign-in"
-    costs = client.get("/admin/predictions/prediction/costs/").text
-    assert "Cost per day" in costs
-    assert re.search(r"<td>0\.00[36]", costs)
+ADMIN = "/admin/predictions/prediction/"
+
+
+def test_the_admin_in_a_browser(service: Running, browser: Browser) -> None:
+    """List, filters, the stored picture, cost per day, and cancel: as a person goes through it."""
+    other = start(httpx.Client(base_url=service.url, timeout=30), "flux-schnell", prompt="a boat")
+    hanging = start_hanging(service, signed_in(service.url))
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda got: errors.append(got.url) if got.status >= 400 else None)
+    page.goto(service.url + ADMIN)
+    page.fill("#id_username", "ann")
+    page.fill("#id_password", PASSWORD)
+    page.click("text=Log in")
+    rows = page.locator("#result_list tbody tr")
+    done, runs = rows.filter(has_text=other["id"]), rows.filter(has_text=hanging["id"])
+    expect(done.locator(".field-estimate")).to_have_text("0.0030")
+    expect(runs).to_be_visible()
+    filters = page.locator("#changelist-filter")
+    filters.locator("a", has_text="succeeded").click()
+    expect(runs).to_be_hidden()
+    filters.locator("a", has_text="stored").click()
+    expect(done).to_be_visible()
+    filters.locator("a", has_text="failed").first.click()
+    expect(done).to_be_hidden()
+    page.goto(f"{service.url}{ADMIN}{other['id']}/change/")
+    picture = page.locator(".field-stored img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("each => each.decode().then(() => each.naturalWidth)") > 0
+    page.goto(service.url + ADMIN)
+    runs.locator("input").check()
+    page.select_option("select[name=action]", "cancel")
+    page.click("button[name=index]")
+    expect(page.locator(".messagelist")).to_have_text("1 canceled, 0 were over already.")
+    page.click("text=Cost per day")
+    expect(page.locator("#content tbody td").nth(2)).to_contain_text("0.00")
+    page.goto(service.url + ADMIN + "nothing/change/")
+    expect(page.locator(".messagelist")).to_contain_text("exist")
+    page.close()
+    assert errors == []
+
+
+def start_hanging(service: Running, client: httpx.Client) -> dict[str, Any]:
+    fault = {"fault": "hang", "model": "nightmareai/real-esrgan"}
+    assert httpx.post(f"{service.emulator}/_emulator/faults", json=fault).is_success
+    return start(client, "real-esrgan", image="https://example.com/a.png")
 
 
 def test_the_admin_cancels_and_deletes(service: Running) -> None:
     client = signed_in(service.url)
-    fault = {"fault": "hang", "model": "nightmareai/real-esrgan"}
-    assert httpx.post(f"{service.emulator}/_emulator/faults", json=fault).is_success
-    hanging = start(client, "real-esrgan", image="https://example.com/a.png")
-    page = client.get("/admin/predictions/prediction/")
-    act = {"csrfmiddlewaretoken": token(page), "_selected_action": hanging["id"]}
-    assert client.post(
-        "/admin/predictions/prediction/", data=act | {"action": "cancel"}
-    ).is_redirect
+    hanging = start_hanging(service, client)
+    act = {"csrfmiddlewaretoken": token(client.get(ADMIN)), "_selected_action": hanging["id"]}
+    assert client.post(ADMIN, data=act | {"action": "cancel"}).is_redirect
     path = f"/api/predictions/{hanging['id']}"
     while client.get(path, params={"wait": 20}).json()["status"] != "canceled":
         continue
-    assert client.post("/admin/predictions/prediction/", data=act | {"action": "erase"}).is_redirect
+    assert client.post(ADMIN, data=act | {"action": "erase"}).is_redirect
     assert client.get(path).status_code == 404
-    assert client.post(f"/admin/predictions/prediction/{hanging['id']}/delete/").status_code == 403
+    assert client.post(f"{ADMIN}{hanging['id']}/delete/").status_code == 403
+
+
+def test_a_picture_is_for_its_owner_and_the_admin(service: Running) -> None:
+    client, owner = signed_in(service.url), httpx.Client(base_url=service.url, timeout=30)
+    made = start(owner, "flux-schnell", prompt="a house")
+    (picture,) = made["output"]
+    in_admin = f"{ADMIN}{made['id']}/files/0"
+    assert client.get(in_admin).content == owner.get(picture).content
+    assert client.get(picture).status_code == 404
+    assert owner.get(in_admin).status_code == 302, "to the sign-in"
+
+
+def test_outputs_are_in_the_bucket_until_they_are_deleted(service: Running, s3: S3) -> None:
+    client = signed_in(service.url)
+    made = start(client, "flux-schnell", prompt="a house")
+    (picture,) = made["output"]
+    held = f"http://127.0.0.1:{s3.filer}/buckets/{BUCKET}/outputs/{made['id']}/"
+    (entry,) = httpx.get(held, headers={"Accept": "application/json"}).json()["Entries"]
+    whole = httpx.get(held + Path(entry["FullPath"]).name).content
+    assert client.get(picture).content == whole
+    part = client.get(picture, headers={"Range": "bytes=8-15"})
+    assert (part.status_code, part.content) == (206, whole[8:16])
+    as_json = {"Content-Type": "application/json"}
+    assert client.delete(f"/api/predictions/{made['id']}", headers=as_json).status_code == 204
+    while httpx.get(held, headers={"Accept": "application/json"}).json().get("Entries"):
+        time.sleep(0.1)
+    assert client.get(picture).status_code == 404
 
 
 def test_a_user_is_the_caller_in_every_session(service: Running) -> None:
@@ -143,6 +201,16 @@ def test_checks_and_migrations_are_complete(renders: Renders, tmp_path: Path) ->
     refused = manage(project, *strict, env=short, check=False)
     assert refused.returncode == 1
     assert "W009" in refused.stderr
+
+
+def test_what_django_6_drops_is_seen(renders: Renders, tmp_path: Path) -> None:
+    """By the project's own tests, where any answers are checked."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    dropped = "models.CheckConstraint(check=models.Q(), name='x')"
+    planted = f"from django.db import models\n\ndef test_x():\n    {dropped}\n"
+    (project / "tests/test_0_planted.py").write_text(planted, "utf-8")
+    with pytest.raises(AssertionError, match="RemovedInDjango60Warning"):
+        checked(project, "tests")
 
 
 def test_scripts_are_commands(renders: Renders, tmp_path: Path) -> None:
