@@ -14,6 +14,10 @@ STATUSES = ["pending", "starting", "processing", "succeeded", "failed", "cancele
 STORAGE_STATES = ["none", "pending", "stored", "expired", "failed"]
 
 
+def as_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 class Json(models.JSONField):
     """JSON as it came: PostgreSQL's jsonb would sort its names and change its numbers."""
 
@@ -21,7 +25,7 @@ class Json(models.JSONField):
         return "TextField"
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        return None if value is None else json.dumps(value, ensure_ascii=False)
+        return None if value is None else as_text(value)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         return None if value is None else json.loads(value)
