@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -226,11 +227,8 @@ def test_scripts_are_commands(renders: Renders, tmp_path: Path) -> None:
 def test_a_worker_is_a_command(renders: Renders, tmp_path: Path) -> None:
     project = renders.copy(tmp_path / "project", framework="django")
     assert re.search(r"^ +worker$", manage(project, "help").stdout, re.MULTILINE)
-    processes = project / "dev/__main__.py"
-    text = processes.read_text("utf-8")
     its = 'start("-m", "app", "worker")'
-    assert its in text
-    processes.write_text(text.replace(its, 'start("manage.py", "worker")'), "utf-8")
+    edited(project / "dev/__main__.py", its, 'start("manage.py", "worker")')
     with running(project) as started:
         made = start(httpx.Client(base_url=started.url, timeout=30), "flux-schnell", prompt="x")
         assert made["storage"] == "stored"
@@ -249,20 +247,57 @@ def test_a_request_does_not_carry_the_environment(
 ) -> None:
     """An error page or a tracker shows ``request.META``: no token may be in it."""
     project = renders.copy(tmp_path / "project", framework="django")
-    urls, wsgi = project / "src/app/urls.py", project / "src/app/wsgi.py"
-    text = urls.read_text("utf-8")
-    assert ROUTE in text
-    urls.write_text(text.replace(ROUTE, SEEN + ROUTE), "utf-8")
+    edited(project / "src/app/urls.py", ROUTE, SEEN + ROUTE)
     if planted:
-        text = wsgi.read_text("utf-8")
-        assert " if of_request(name)" in text
-        wsgi.write_text(text.replace(" if of_request(name)", ""), "utf-8")
+        edited(project / "src/app/wsgi.py", " if of_request(name)", "")
     with running(project, HTTP_OF_PROCESS="r8_other") as started:
         seen = httpx.get(f"{started.url}/seen?a=b", headers={"x-asked": "yes"}).text
     for name in ("HTTP_X_ASKED", "QUERY_STRING", "REMOTE_ADDR", "SERVER_PORT", "wsgi.url_scheme"):
         assert name in seen
     assert ("r8_" in seen) == planted
     assert ("HTTP_OF_PROCESS" in seen) == planted
+
+
+def edited(file: Path, right: str, instead: str) -> None:
+    text = file.read_text("utf-8")
+    assert right in text
+    file.write_text(text.replace(right, instead), "utf-8")
+
+
+def threads(process: int) -> int:
+    """Of a process and all below it."""
+    tasks = [*Path(f"/proc/{process}/task").iterdir()]
+    below = [child for task in tasks for child in (task / "children").read_text().split()]
+    return len(tasks) + sum(threads(int(child)) for child in below)
+
+
+def test_streams_hold_nothing_up(renders: Renders, tmp_path: Path) -> None:
+    """Not those of callers who left, and a stop of the server not those of callers who stay."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    edited(project / "src/app/waiting.py", "SLOTS = 128\n", "SLOTS = 4\n")
+    edited(project / "src/app/__main__.py", "workers_kill_timeout=25", "workers_kill_timeout=1")
+    # A server sees that a caller left when it writes the next time.
+    edited(project / "src/inference/stream.py", "hold(15,", "hold(0.5,")
+    with running(project) as started, httpx.Client(base_url=started.url, timeout=30) as client:
+        path = f"/api/predictions/{start_hanging(started, client)['id']}/events"
+        counts = []
+
+        def opened(callers: contextlib.ExitStack) -> None:
+            """One more stream, as soon as the server has seen that those before left."""
+            while not callers.enter_context(client.stream("GET", path)).is_success:
+                continue
+
+        for _ in range(6):
+            with contextlib.ExitStack() as callers:
+                for _ in range(4):
+                    opened(callers)
+                assert client.get(path).status_code == 503
+                counts.append(threads(started.process.pid))
+        assert counts[-1] - counts[0] < 10
+        with contextlib.ExitStack() as callers:
+            opened(callers)
+            started.process.terminate()
+            started.process.wait(60)
 
 
 TURNS = """
@@ -297,15 +332,9 @@ def test_a_callers_own_transaction_does_not_wait_for_its_turn(
     """SQLite: it has the database's lock, for which whoever has the turn waits."""
     project = renders.copy(tmp_path / "project", framework="django")
     if planted:
-        source, settings = project / "src/app/uploads.py", project / "src/app/settings.py"
         right = "nullcontext() if connections[self._alias].in_atomic_block else self._turn"
-        for file, old, new in (
-            (source, right, "self._turn"),
-            (settings, '"timeout": 30', '"timeout": 3'),
-        ):
-            text = file.read_text("utf-8")
-            assert old in text
-            file.write_text(text.replace(old, new), "utf-8")
+        edited(project / "src/app/uploads.py", right, "self._turn")
+        edited(project / "src/app/settings.py", '"timeout": 30', '"timeout": 3')
     where = {"DATABASE_URL": f"sqlite:///{tmp_path}/app.db", "ENVIRONMENT": "development"}
     env = project_env(project, REPLICATE_API_TOKEN="r8_test", **where)
     done = run(sys.executable, "-c", TURNS, cwd=project, env=env)
