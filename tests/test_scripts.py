@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,18 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract.client import sign
 from tests.node import NODE, is_node
 from tests.rendering import Renders, Running, project_env, run, running
 
 PAID = {"batches", "batch_generate", "run_evaluation", "train_cog_model"}
 FRAMEWORKS = ["fastapi", "nextjs"]
+PRICES = json.dumps(
+    {
+        "flux-schnell": {"price_per_run": 0.25},
+        "real-esrgan": {"price_per_run": 0.01, "price_per_second": 0.1},
+    }
+)
 
 
 @pytest.fixture(scope="module", params=FRAMEWORKS)
@@ -31,7 +39,12 @@ def service(
 ) -> Iterator[Running]:
     project = tmp_path_factory.mktemp("scripts") / "project"
     renders.copy(project, framework=request.param)
-    with running(project) as started:
+    if not is_node(project):  # in development its lines are for people
+        for name in ("main", "__main__"):
+            source = project / f"src/app/{name}.py"
+            text = source.read_text("utf-8")
+            source.write_text(text.replace("json=not settings.development", "json=True"), "utf-8")
+    with running(project, MODEL_SETTINGS=PRICES) as started:
         yield started
 
 
@@ -195,6 +208,83 @@ def test_the_same_lines_are_paid_once(service: Running, inputs: Callable[..., Pa
     done = script(service, "run_evaluation", inputs("c", "d"), "flux-schnell", "--confirm-spend")
     assert "2 of 2 stored" in done.stdout
     assert creates(service) == before + 4, "batch_generate has paid for them"
+
+
+def test_the_log_and_check_usage_say_the_same(service: Running) -> None:
+    """Prediction by prediction, also of what was stopped before it was sent, or is deleted."""
+    community = "nightmareai/real-esrgan"
+    picture = {"model": "real-esrgan", "input": {"image": "data:image/png;base64,iVBORw0KGgo="}}
+    flux = {"model": "flux-schnell", "input": {"prompt": "a"}}
+    http = httpx.Client(base_url=service.url, headers={"Origin": service.url}, timeout=60)
+    made: dict[str, str] = {}
+
+    def begin(name: str, body: dict[str, Any]) -> str:
+        reply = http.post("/api/predictions", json=body, headers={"Prefer": "respond-async"})
+        made[name] = reply.json()["id"]
+        return name
+
+    def until(true: Callable[[dict[str, Any]], Any], name: str) -> dict[str, Any]:
+        end = time.monotonic() + 60
+        found: dict[str, Any] = {}
+        while not found or not true(found):
+            found = http.get(f"/api/predictions/{made[name]}").json()
+            assert time.monotonic() < end, found
+            time.sleep(0.1)
+        return found
+
+    def throttled() -> Counter[str]:
+        return Counter(line for line in service.output().splitlines() if "throttled" in line)
+
+    until(lambda found: found["completed_at"], begin("well", flux))
+    http.delete(f"/api/predictions/{made[begin('deleted', flux)]}")
+    until(lambda found: found["completed_at"], begin("deleted later", picture))
+    http.delete(f"/api/predictions/{made['deleted later']}")
+    # not sent yet: Replicate wants no more for the moment
+    for name, method, path in (
+        ("canceled unsent", "POST", "/cancel"),
+        ("deleted unsent", "DELETE", ""),
+    ):
+        before = throttled()
+        fault(service, "create_429", model=community, retry_after=30)
+        begin(name, picture)
+        while throttled() == before:
+            time.sleep(0.05)
+        url = f"/api/predictions/{made[name]}{path}"
+        http.request(method, url, headers={"Content-Type": "application/json"}).raise_for_status()
+    # canceled while Replicate's machine was starting; the seconds come with a late event
+    emulator = httpx.Client(base_url=service.emulator, headers={"Authorization": "Bearer r8_x"})
+    emulator.post("/_emulator/settings", json={"cold_start_seconds": 30}).raise_for_status()
+    begin("late", picture)
+    until(lambda found: found["replicate_id"], "late")
+    http.post(f"/api/predictions/{made['late']}/cancel", json={})
+    remote = until(lambda found: found["completed_at"], "late")["replicate_id"]
+    emulator.post("/_emulator/settings", json={"cold_start_seconds": 0.2}).raise_for_status()
+    said = emulator.get(f"/v1/predictions/{remote}").json() | {"metrics": {"predict_time": 7.5}}
+    body = json.dumps(said).encode()
+    secret = emulator.get("/v1/webhooks/default/secret").json()["key"]
+    headers = sign(body, secret)
+    http.post("/api/webhooks/replicate", content=body, headers=headers).raise_for_status()
+
+    end = time.monotonic() + 30
+    while True:
+        script_said = script(service, "check_usage", "--json", MODEL_SETTINGS=PRICES).stdout
+        usage = json.loads(script_said)
+        reported = {each["prediction"]: each for each in usage["predictions"]}
+        logged = {}
+        for line in service.output().splitlines():
+            if '"prediction over"' in line:
+                told = json.loads(line)
+                logged[told["prediction"]] = {name: told[name] for name in usage["predictions"][0]}
+        if logged == reported or time.monotonic() > end:
+            break
+    assert logged == reported
+    costs = {name: reported[row_id]["estimate"] for name, row_id in made.items()}
+    assert costs["well"] == 0.25
+    assert costs["deleted later"] > 0.01
+    assert costs["canceled unsent"] == costs["deleted unsent"] == 0
+    assert costs["late"] == pytest.approx(0.76)
+    total = sum(each["estimate"] for each in reported.values())
+    assert usage["totals"]["estimate"] == pytest.approx(total)
 
 
 def test_what_failed_is_run_again_when_told(service: Running, inputs: Callable[..., Path]) -> None:

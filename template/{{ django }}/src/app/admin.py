@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from inference.prediction import StoredFile
+from inference.prediction import Row, StoredFile
+from inference.service import cost_of
 
 from .main import service
 from .models import Prediction
@@ -52,7 +54,8 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="estimated cost")
     def estimate(self, row: Prediction) -> str:
-        price = service().settings.price(row.model, row.predict_seconds or 0.0)
+        its = Row(**{field.name: getattr(row, field.name) for field in fields(Row)})
+        price = cost_of(its, service().settings)
         return "no price" if price is None else f"{price:.4f}"
 
     @admin.display(description="stored output")
@@ -69,14 +72,14 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description="Cancel the selected predictions, and their bill")
     def cancel(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
-        asked = [service().store.request_cancel(row.pk, time.time()) for row in chosen]
+        asked = [service().stop(row.pk) for row in chosen]
         count = sum(row is not None for row in asked)
         self.message_user(request, f"{count} canceled, {len(asked) - count} were over already.")
 
     @admin.action(description="Delete the selected predictions with their outputs")
     def erase(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
         for row in chosen:
-            service().store.delete(row.pk, time.time())
+            service().remove(row.pk)
         self.message_user(request, "A worker erases them.", messages.SUCCESS)
 
     def get_urls(self) -> list[URLPattern]:
@@ -101,7 +104,7 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
         for row in service().store.usage(time.time() - DAYS * 86_400):
             day = days[datetime.fromtimestamp(row.created_at, UTC).date().isoformat()]
-            price = service().settings.price(row.model, row.predict_seconds or 0.0)
+            price = cost_of(row, service().settings)
             day["predictions"] += 1
             day["seconds"] += row.predict_seconds or 0.0
             day["estimate"] += price or 0.0

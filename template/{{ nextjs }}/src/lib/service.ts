@@ -4,8 +4,19 @@ import { randomBytes } from "node:crypto";
 import { networkOf } from "./addresses.ts";
 import { checkedInput, modelOf, ownFiles, smallestInput } from "./inputs.ts";
 import { LimitReached } from "./limits.ts";
+import { log } from "./log.ts";
 import { REGISTRY } from "./models.ts";
-import { newRow, now, type Prediction, present, type StoredFile, storable } from "./prediction.ts";
+import {
+  isOver,
+  newRow,
+  now,
+  type Prediction,
+  present,
+  type Row,
+  type StoredFile,
+  storable,
+} from "./prediction.ts";
+import { withPrice } from "./prices.ts";
 import { invalid, invalidFields, notFound, Problem } from "./problems.ts";
 import { type Mode, type Model, RUN_SECONDS } from "./registry.ts";
 import type { Settings } from "./settings.ts";
@@ -139,7 +150,7 @@ export class Service {
   /** Stop the caller's own prediction and its bill; Problem 404, or 409 where it is over. */
   async cancel(caller: string, id: string): Promise<Prediction> {
     await this.get(caller, id);
-    const row = await this.store.requestCancel(id, now());
+    const row = await this.#stop(id);
     if (!row) {
       throw new Problem(409, "Already over", "The prediction had ended before it was canceled.");
     }
@@ -149,7 +160,19 @@ export class Service {
   /** Remove the caller's own prediction with its outputs; Problem 404. */
   async delete(caller: string, id: string): Promise<void> {
     await this.get(caller, id);
+    await this.#stop(id);
     await this.store.delete(id, now());
+  }
+
+  async #stop(id: string): Promise<Row | null> {
+    const row = await this.store.requestCancel(id, now());
+    if (row && isOver(row)) this.logOver(row); // never sent: no worker has anything to do with it
+    return row;
+  }
+
+  /** The line in the log about a prediction that is over; the last one of an id counts. */
+  logOver(row: Row): void {
+    log.info({ ...withPrice(row, this.settings), ref: row.ref }, "prediction over");
   }
 
   /**

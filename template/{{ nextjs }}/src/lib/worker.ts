@@ -9,7 +9,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { modelOf } from "./inputs.ts";
 import { log } from "./log.ts";
 import { isOver, now, type Row } from "./prediction.ts";
-import { withPrice } from "./prices.ts";
 import type { Queue } from "./queue.ts";
 import type { Gateway } from "./replicate.ts";
 import type { Service } from "./service.ts";
@@ -136,15 +135,25 @@ export class Worker {
         log.error({ prediction: row.id, reason: String(error) }, "event not understood");
       }
     }
-    if (seen !== row && !(await this.#queue.note(row, seen))) return;
+    if (seen !== row) {
+      if (!(await this.#queue.note(row, seen))) return;
+      this.#report(row, seen);
+    }
     const moved = await this.#steps.take(nextStep(seen, now()), seen, signal);
     const next = { ...moved, due_at: dueAt(moved), leased: false };
     if (!(await this.#queue.save(seen, next, events))) {
       log.warn({ prediction: row.id }, "lease lost");
-    } else if (isOver(next) && !isOver(row)) {
-      log.info({ ...withPrice(next, this.#service.settings), ref: next.ref }, "prediction over");
-      reportDrift(next);
+    } else {
+      this.#report(seen, next);
     }
+  }
+
+  /** Say that it is over, and again where Replicate said later how long it ran. */
+  #report(old: Row, next: Row): void {
+    const ended = isOver(next) && !isOver(old);
+    const late = isOver(next) && next.predict_seconds !== old.predict_seconds;
+    if (ended || late) this.#service.logOver(next);
+    if (ended) reportDrift(next);
   }
 }
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from .models import REGISTRY
@@ -16,11 +17,13 @@ from .prediction import Prediction, Row, StoredFile, present, storable
 from .problems import Problem, invalid, invalid_fields, invalid_input, not_found
 from .registry import Mode, Model, file_fields, input_fields, own_files, smallest_input
 from .settings import Settings
-from .state import parse_remote
+from .state import UNKNOWN, parse_remote
 from .storage import Storage
 from .store import Event, KeyReused, LimitReached, Store
 from .uploads import Uploads, limited, network_of
 from .webhook import MissingHeaders, WebhookRejected, verify
+
+log = structlog.get_logger()
 
 OWN_FILE = re.compile(r"/files/([0-9a-f]{32})/(0|[1-9][0-9]{0,5})")
 PRIME_EVERY = 300.0
@@ -144,7 +147,7 @@ class Service:
     def cancel(self, caller: str, row_id: str) -> Prediction:
         """Stop the caller's own prediction and its bill; Problem 404, or 409 where it is over."""
         self.get(caller, row_id)
-        row = self.store.request_cancel(row_id, time.time())
+        row = self.stop(row_id)
         if row is None:
             raise Problem(409, "Already over", "The prediction had ended before it was canceled.")
         return present(row)
@@ -152,7 +155,23 @@ class Service:
     def delete(self, caller: str, row_id: str) -> None:
         """Remove the caller's own prediction with its outputs; Problem 404."""
         self.get(caller, row_id)
+        self.remove(row_id)
+
+    def stop(self, row_id: str) -> Row | None:
+        """Cancel anybody's prediction; None where it is over."""
+        row = self.store.request_cancel(row_id, time.time())
+        if row is not None and row.over:  # never sent: no worker has anything to do with it
+            self.log_over(row)
+        return row
+
+    def remove(self, row_id: str) -> None:
+        """Remove anybody's prediction with its outputs."""
+        self.stop(row_id)
         self.store.delete(row_id, time.time())
+
+    def log_over(self, row: Row) -> None:
+        """The line in the log about a prediction that is over; the last one of an id counts."""
+        log.info("prediction over", **with_price(row, self.settings), ref=row.ref)
 
     def prime(self, caller: str, address: str, key: str) -> bool:
         """Wake a community model up by one small prediction; False where it is warm already.
@@ -214,5 +233,12 @@ def with_price(row: Row, settings: Settings) -> dict[str, Any]:
         "model": row.model,
         "status": row.status,
         "predict_seconds": row.predict_seconds,
-        "estimate": settings.price(row.model, row.predict_seconds or 0.0),
+        "estimate": cost_of(row, settings),
     }
+
+
+def cost_of(row: Row, settings: Settings) -> float | None:
+    """What it may have cost, nothing where Replicate never had it; None where no price is set."""
+    price = settings.price(row.model, row.predict_seconds or 0.0)
+    sent = row.replicate_id is not None or row.error == UNKNOWN
+    return price if price is None or sent else 0.0

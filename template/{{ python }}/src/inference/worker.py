@@ -18,7 +18,7 @@ import structlog
 from .gateway import Gateway
 from .models import REGISTRY
 from .prediction import Row
-from .service import Service, with_price
+from .service import Service
 from .state import Step, next_step, observe, parse_remote
 from .steps import ASK_EVERY, Steps, backoff
 
@@ -117,8 +117,10 @@ class Worker:
                 new = observe(new, parse_remote(event.body), now)
             except ValueError as error:
                 log.error("event not understood", prediction=row.id, reason=str(error))
-        if new != row and not await asyncio.to_thread(self.store.note, row, new):
-            return
+        if new != row:
+            if not await asyncio.to_thread(self.store.note, row, new):
+                return
+            self._report(row, new)
         seen = new
         match next_step(seen, now):
             case Step.CREATE:
@@ -138,9 +140,8 @@ class Worker:
         new = replace(new, due_at=self._due(new), leased=False)
         if not await asyncio.to_thread(self.store.save, seen, new, events):
             log.warning("lease lost", prediction=row.id)
-        elif new.over > row.over:
-            log.info("prediction over", **with_price(new, self.settings), ref=new.ref)
-            self._report_drift(new)
+        else:
+            self._report(seen, new)
 
     def _due(self, row: Row) -> float | None:
         """When someone must look again, by what is left to do."""
@@ -152,6 +153,13 @@ class Worker:
                 return now + backoff(row.failures)
             case _:
                 return now
+
+    def _report(self, old: Row, new: Row) -> None:
+        """Say that it is over, and again where Replicate said later how long it ran."""
+        if new.over and (not old.over or new.predict_seconds != old.predict_seconds):
+            self.service.log_over(new)
+        if new.over > old.over:
+            self._report_drift(new)
 
     def _report_drift(self, row: Row) -> None:
         model = REGISTRY.get(row.model)
