@@ -28,14 +28,20 @@ def is_node(project: Path) -> bool:
 
 def packages(project: Path) -> Path:
     """The project's ``node_modules`` as ``npm ci`` makes it, fetched once for all that share it."""
-    names = [name for name in ("package.json", "package-lock.json") if (project / name).exists()]
+    wanted = ("package.json", "package-lock.json", ".npmrc")
+    names = [name for name in wanted if (project / name).exists()]
     content = b"".join((project / name).read_bytes() for name in names)
     cache = Path(tempfile.gettempdir(), f"npm-{hashlib.sha256(content).hexdigest()[:16]}")
     if not cache.exists():
         made = Path(tempfile.mkdtemp(dir=cache.parent))
         for name in names:
             shutil.copy(project / name, made)
-        command = [NPM, "ci" if len(names) == 2 else "install", "--no-audit", "--no-fund"]
+        command = [
+            NPM,
+            "ci" if "package-lock.json" in names else "install",
+            "--no-audit",
+            "--no-fund",
+        ]
         # npm is a script that looks for `node`.
         env = os.environ | {"PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
         subprocess.run(command, cwd=made, env=env, check=True, timeout=FOREVER)
