@@ -15,6 +15,7 @@ import {
 } from "kysely";
 import { Pool } from "pg";
 import type { Row, StoredFile } from "./prediction.ts";
+import { SettingsError } from "./settings.ts";
 
 /** A verified webhook, kept before anything is done about it; `id` is its webhook-id. */
 export interface Event {
@@ -58,7 +59,11 @@ const CUT_OFF = { connectionTimeoutMillis: 10_000, query_timeout: 30_000, keepAl
 const JSON_COLUMNS = new Set(["input", "remote_output", "output", "files", "body", "file"]);
 const BOOLEAN_COLUMNS = new Set(["cancel_requested", "erased", "leased"]);
 
-/** Open `sqlite:///path` (made if it is not there) or `postgresql://…`. */
+/**
+ * Open `sqlite:///path` (made if it is not there) or `postgresql://…`.
+ *
+ * @throws SettingsError it is neither.
+ */
 export function openDatabase(url: string): Database {
   if (/^postgres(ql)?(\+\w+)?:/.test(url)) {
     const connectionString = url.replace(/^postgres(ql)?(\+\w+)?:/, "postgres:");
@@ -67,7 +72,9 @@ export function openDatabase(url: string): Database {
     pool.on("error", () => undefined);
     return { query: new Kysely({ dialect: new PostgresDialect({ pool }) }), isPostgres: true };
   }
-  const path = resolve(url.replace(/^(sqlite|file):(\/\/\/?)?/, ""));
+  const [, name] = /^(?:sqlite|file):(?:\/\/\/?)?(.+)$/.exec(url) ?? [];
+  if (!name) throw new SettingsError("DATABASE_URL: neither sqlite:///path nor postgresql://…");
+  const path = resolve(name);
   mkdirSync(dirname(path), { recursive: true });
   const database = new Sqlite(path, { timeout: 30_000 });
   database.pragma("journal_mode = WAL");

@@ -1,6 +1,7 @@
 /** Where outputs and uploads are kept: five methods, on a disk, S3, R2 or Vercel Blob. */
 import { createHash, randomBytes } from "node:crypto";
 import type { StoredFile } from "./prediction.ts";
+import { SettingsError } from "./settings.ts";
 
 export const PART_BYTES = 8 * 2 ** 20;
 const CHECK_SECONDS = 10;
@@ -53,7 +54,7 @@ export interface Storage {
  * The storage that `STORAGE_URL` names: a path, `s3://bucket/prefix` or `vercel-blob://prefix`;
  * credentials come from the provider's variables.
  *
- * @throws Error the URL names no storage that this project knows.
+ * @throws SettingsError the URL names no storage that this project knows.
  */
 export async function openStorage(url: string): Promise<Storage> {
   const scheme = /^([\w-]+):\/\//.exec(url)?.[1] ?? "file";
@@ -71,7 +72,7 @@ export async function openStorage(url: string): Promise<Storage> {
       return new BlobStorage(url);
     }
     default:
-      throw new Error(`STORAGE_URL: ${scheme}:// is none of a path, s3://, vercel-blob://`);
+      throw new SettingsError(`STORAGE_URL: ${scheme}:// is none of a path, s3://, vercel-blob://`);
   }
 }
 
