@@ -285,6 +285,9 @@ def _field(name: str, schema: Json, required: bool) -> Json:
         items = schema.get("items")
         field["items"] = _type(items, []) if isinstance(items, dict) else "object"
     enum = [value for value in (_typed(kind, value) for value in enum) if value is not None]
+    if kind == "number" and enum and all(value == int(value) for value in enum):
+        kind = field["type"] = "integer"  # as it is in the types that are rendered
+        enum = [int(value) for value in enum]
     if enum and kind in ("string", "integer", "number"):
         field["enum"] = list(dict.fromkeys(enum))
     if kind in ("integer", "number"):
