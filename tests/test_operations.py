@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 
 from run import pip_indexes
 from tests.emulating import emulating
-from tests.node import NODE, is_node
+from tests.node import NODE, built, installed, is_node
 from tests.rendering import (
     BIN,
     Renders,
@@ -40,6 +41,7 @@ PRODUCTION = {
     "ALLOW_ANONYMOUS": "1",
     "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing here may reach the real API
 }
+FRAMEWORKS = ("fastapi", "django", "nextjs")
 APP = (sys.executable, "-m", "app")
 DOCTOR = (sys.executable, "scripts/doctor.py")
 
@@ -59,8 +61,9 @@ def refusal(project: Path, command: tuple[str | Path, ...], **env: str) -> tuple
 # --- settings and log
 
 
-# Starts the processes one after the other: each would take seconds to import the same.
-STARTS = """
+# Start the processes one after the other: each would take seconds to import the same.
+STARTS = {
+    "py": """
 import contextlib, io, json, os, sys
 from app.__main__ import main
 for process, changes in json.load(sys.stdin):
@@ -72,9 +75,30 @@ for process, changes in json.load(sys.stdin):
     os.environ.clear()
     os.environ |= before
     print(json.dumps([code, said.getvalue()]))
-"""
+""",
+    "ts": """
+import { readFileSync } from "node:fs";
+import "./scripts/command.ts";
+const before = { ...process.env };
+let said = "";
+process.stderr.write = (text) => { said += text; return true; };
+process.exit = (code) => { throw code; };
+for (const [index, [name, changes]] of JSON.parse(readFileSync(0, "utf-8")).entries()) {
+  process.env = { ...before, ...changes };
+  said = "";
+  globalThis.replicateApp = undefined;
+  const start = async () => {
+    if (name === "worker") return await import(`./src/worker.ts?${index}`);
+    await (await import("./src/web.ts")).startWeb();
+  };
+  const code = await start().catch((thrown) => thrown);
+  console.log(JSON.stringify([typeof code === "number" ? code : String(code), said]));
+}
+process.kill(process.pid, "SIGKILL");
+""",
+}
 WRONG = [
-    ("ALLOW_ANONYMOUS", "", "src/app/caller.py"),
+    ("ALLOW_ANONYMOUS", "", "caller."),
     ("PUBLIC_URL", "http://service.example", "https"),
     ("SESSION_SECRET", "short", "32"),
     ("REPLICATE_WEBHOOK_SECRET", "whsec_", "REPLICATE_WEBHOOK_SECRET"),
@@ -88,12 +112,22 @@ WRONG = [
 ]
 
 
-def test_production_refuses_to_start_without_what_it_needs(project: Path) -> None:
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_production_refuses_to_start_without_what_it_needs(
+    framework: str, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", framework=framework)
     needed = sorted(PRODUCTION.keys() - {"HTTPS_PROXY", "ALLOW_ANONYMOUS"})
     starts = [(process, {name: ""}) for process in ("web", "worker") for name in needed]
-    starts += [("web", {name: value}) for name, value, _ in WRONG]
+    # Django has users of its own, so nobody is anonymous.
+    wrong = [each for each in WRONG if (framework, each[0]) != ("django", "ALLOW_ANONYMOUS")]
+    starts += [("web", {name: value}) for name, value, _ in wrong]
+    command: list[str | Path] = [sys.executable, "-c", STARTS["py"]]
+    if is_node(project):
+        (project / "starts.mjs").write_text(STARTS["ts"], "utf-8")
+        command = [NODE, installed(project) / "starts.mjs"]
     done = subprocess.run(
-        [sys.executable, "-c", STARTS],
+        command,
         input=json.dumps(starts),
         cwd=project,
         env=project_env(project, **PRODUCTION),
@@ -103,22 +137,51 @@ def test_production_refuses_to_start_without_what_it_needs(project: Path) -> Non
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(starts), done.stderr
-    words = [next(iter(changes)) for _, changes in starts[: -len(WRONG)]]
-    words += [word for _, _, word in WRONG]
+    words = [next(iter(changes)) for _, changes in starts[: -len(wrong)]]
+    words += [word for _, _, word in wrong]
     for start, (code, said), word in zip(starts, answers, words, strict=True):
-        assert code == 2, start
-        assert word in said, start
+        assert code == 2, (start, code, said)
+        assert word in said, (start, said)
         assert "short" not in said
         if word in needed:
             assert [name for name in needed if f"{name} " in said] == [word], said
 
 
-def test_production_logs_json_and_keeps_its_cookie_safe(project: Path) -> None:
+def web(project: Path, port: int) -> list[str]:
+    """The command of the web process; what Next.js serves is built first, as in production."""
+    if is_node(project):
+        return [*words(built(project), "npm start"), "--port", str(port)]
+    return [*words(project, "python -m app web"), "--port", str(port)]
+
+
+def words(project: Path, command: str) -> list[str]:
+    """What `uv run`, `npm` and `npx` start, in our environment."""
+    first, *rest = shlex.split(command.removeprefix("uv run "))
+    if first == "npm":
+        scripts = json.loads((project / "package.json").read_text("utf-8"))["scripts"]
+        return words(project, scripts[rest[-1]])
+    if first in ("npx", "next", "node"):
+        tool = {"npx": ["node_modules/tsx/dist/cli.mjs"], "next": ["node_modules/.bin/next"]}
+        return [str(NODE), *tool.get(first, []), *(rest[1:] if first == "npx" else rest)]
+    return [sys.executable, *(rest if first == "python" else [first, *rest])]
+
+
+@pytest.mark.parametrize("framework", ["fastapi", pytest.param("nextjs", marks=pytest.mark.slow)])
+def test_production_logs_json_and_keeps_its_cookie_safe(
+    framework: str, renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", framework=framework)
+    node = is_node(project)
     port = free_port()
     env = project_env(project, **PRODUCTION)
-    run(*APP, "migrate", cwd=project, env=env)
+    start = web(project, port)
+    run(
+        *words(project, "npm run migrate" if node else "python -m app migrate"),
+        cwd=project,
+        env=env,
+    )
     url = f"http://127.0.0.1:{port}"
-    with serving([*APP, "web", "--port", str(port)], project, env) as log:
+    with serving(start, project, env) as log:
         until_healthy(url, log)
         cookie = httpx.get(f"{url}/api/predictions").headers["set-cookie"].lower()
         assert {"secure", "httponly", "samesite=lax"} <= set(cookie.split("; "))
@@ -126,12 +189,21 @@ def test_production_logs_json_and_keeps_its_cookie_safe(project: Path) -> None:
         for name in ("app.db-wal", "app.db-shm"):
             (project / "var" / name).unlink(missing_ok=True)
         assert httpx.get(f"{url}/api/predictions").status_code == 500
-    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    text = log.read_text("utf-8")
+    assert TOKEN not in text
+    if node:  # whose server has a few lines of its own to say, in colours
+        shown = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        (failed,) = [line for line in shown if line["event"] == "request failed"]
+        assert failed["path"] == "/api/predictions"
+        assert "SqliteError" in failed["err"]["stack"]
+        code, said = refusal(project, tuple(start), **PRODUCTION | {"SESSION_SECRET": "short"})
+        assert (code, "SESSION_SECRET (at least 32" in said) == (2, True)
+        return
+    lines = [json.loads(line) for line in text.splitlines()]
     assert any("Uvicorn running" in line["event"] for line in lines)
     (failed,) = [line for line in lines if line["event"] == "request failed"]
     assert (failed["level"], failed["path"]) == ("error", "/api/predictions")
     assert "Traceback" in failed["exception"]
-    assert TOKEN not in log.read_text("utf-8")
 
 
 def test_env_file_is_read_and_the_environment_goes_first(project: Path) -> None:
@@ -186,8 +258,15 @@ def test_only_a_worker_imports_the_sdk(project: Path) -> None:
 # --- what a new user does
 
 
-def test_the_readmes_way_to_the_first_prediction(project: Path, renders: Renders) -> None:
+@pytest.mark.parametrize(
+    "framework",
+    ["fastapi", *(pytest.param(each, marks=pytest.mark.slow) for each in ("django", "nextjs"))],
+)
+def test_the_readmes_way_to_the_first_prediction(
+    framework: str, renders: Renders, tmp_path: Path
+) -> None:
     """Word for word, with the emulator in place of Replicate."""
+    project = renders.copy(tmp_path / "project", framework=framework)
     section = (
         (project / "README.md").read_text("utf-8").partition("## The first real prediction")[2]
     )
@@ -200,24 +279,24 @@ def test_the_readmes_way_to_the_first_prediction(project: Path, renders: Renders
         name = line.partition("=")[0]
         text, times = re.subn(rf"(?m)^{name}=.*$", line.replace("…", "x"), text)
         assert times == 1, f"{name} is not in .env.example"
-    (project / ".env").write_text(text, "utf-8")
+    (project / (".env.local" if is_node(project) else ".env")).write_text(text, "utf-8")
     port = free_port()
+    *before, last = [command.removeprefix("npm run build && ") for command in commands]
+    start = web(project, port)
+    assert words(project, last) == start[:-2]
+    usage = "npx tsx scripts/check-usage.ts" if is_node(project) else "scripts/check_usage.py"
     with emulating(renders()) as emulator:
         env = project_env(project, REPLICATE_BASE_URL=f"{emulator.url}/v1")
-        *before, last = [command.removeprefix("uv run ").split() for command in commands]
         for command in before:
-            words = command[1:] if command[0] == "python" else command
-            run(sys.executable, *words, cwd=project, env=env)
-        web = [sys.executable, *last[1:], "--port", str(port)]
-        with serving(web, project, env) as log, httpx.Client(timeout=30) as http:
+            run(*words(project, command), cwd=project, env=env)
+        with serving(start, project, env) as log, httpx.Client(timeout=30) as http:
             url = f"http://127.0.0.1:{port}"
             until_healthy(url, log)
             body = {"model": "flux-schnell", "input": {"prompt": "x"}}
             made = http.post(f"{url}/api/predictions", json=body).json()
             assert made["storage"] == "stored", made
             assert http.get(url + made["output"][0]).content
-        usage = run(sys.executable, "scripts/check_usage.py", cwd=project, env=env).stdout
-        assert made["id"] in usage
+        assert made["id"] in run(*words(project, usage), cwd=project, env=env).stdout
 
 
 @pytest.mark.slow
@@ -320,8 +399,9 @@ def hadolint(dockerfile: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_the_dockerfile_is_linted(project: Path) -> None:
-    assert hadolint(project / "Dockerfile") == (0, "")
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_the_dockerfile_is_linted(framework: str, renders: Renders) -> None:
+    assert hadolint(renders(framework=framework) / "Dockerfile") == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +424,8 @@ def test_a_bad_line_is_seen(project: Path, line: str, rule: str) -> None:
 class Image:
     """The steps of a Dockerfile, done in folders instead of layers.
 
-    Each stage is a folder that stands for /, its Python a virtual environment of our interpreter.
+    Each stage is a folder that stands for /, its Python a virtual environment of our interpreter,
+    or its Node.js the one of our tests.
     Users are not made and owners not changed: that is for an engine only.
     """
 
@@ -366,11 +447,19 @@ class Image:
         self.root = self.folder / (name or "image")
         self.stages[name] = self.root
         self.work = self.root
-        python = self.root / "usr/local"
-        run(sys.executable, "-m", "venv", "--without-pip", python, cwd=self.folder)
-        path = os.pathsep.join([str(python / "bin"), "/usr/bin", "/bin"])
         kept = {k: v for k, v in clean_env().items() if not k.startswith(("UV_", "VIRTUAL_"))}
-        self.env = kept | pip_indexes() | {"PATH": path, "HOME": str(self.root / "home")}
+        self.env = kept | {"HOME": str(self.root / "home")}
+        local = self.root / "usr/local"
+        if rest.startswith("node:"):
+            (local / "bin").mkdir(parents=True)
+            (local / "bin/node").symlink_to(NODE)
+            (local / "bin/npm").symlink_to(NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js")
+            # what the other tests fetched need not be fetched again
+            self.env["npm_config_cache"] = str(Path.home() / ".npm")
+        else:
+            run(sys.executable, "-m", "venv", "--without-pip", local, cwd=self.folder)
+            self.env |= pip_indexes()
+        self.env["PATH"] = os.pathsep.join([str(local / "bin"), "/usr/bin", "/bin"])
 
     def do_workdir(self, rest: str) -> None:
         self.work = self.root / rest.lstrip("/")
@@ -381,13 +470,17 @@ class Image:
         *sources, target = [word for word in shlex.split(rest) if not word.startswith("--")]
         stage = next((one[7:] for one in options if one.startswith("--from=")), None)
         base = self.context if stage is None else self.stages[stage]
-        found = [path for source in sources for path in base.glob(source.lstrip("/"))]
+        globs = [source.lstrip("/") for source in sources]
+        found = [path for each in globs for path in ([base] if each == "." else base.glob(each))]
         assert found, f"COPY {rest}: nothing there"
+        ignored = base / ".dockerignore"
+        left = ignored.read_text("utf-8").split() if stage is None and ignored.exists() else []
         for path in found:
             # a folder's content goes into the target, a file below it
             to = self.work / target if path.is_dir() else self.work / target / path.name
             if path.is_dir():
-                shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True)
+                ignore = shutil.ignore_patterns(*left)
+                shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True, ignore=ignore)
             else:
                 shutil.copy2(path, to)
 
@@ -396,6 +489,9 @@ class Image:
         for step in steps:
             if step.startswith("pip "):  # into the image's Python
                 step = f"{sys._base_executable} -m pip --python {self.root}/usr/local {step[4:]}"  # type: ignore[attr-defined]
+            if step == "npm run build":  # done once for all tests
+                built(self.work)
+                continue
             run("sh", "-c", step, cwd=self.work, env=self.env, timeout=600)
 
     def do_env(self, rest: str) -> None:
@@ -408,7 +504,7 @@ class Image:
         assert rest.isdecimal()
 
     def do_expose(self, rest: str) -> None:
-        assert rest == "8000"
+        assert rest in ("8000", "3000")
 
     def do_cmd(self, rest: str) -> None:
         self.command = json.loads(rest)
@@ -437,5 +533,39 @@ def test_the_dockerfiles_steps_make_a_service(project: Path, tmp_path: Path, loc
         missing = run("python", "-c", "import pytest", cwd=image.work, env=env, check=False)
         assert missing.returncode != 0, "what only developers need is in the image"
     with serving(["python", "-m", "app", "worker"], image.work, env) as log:
+        time.sleep(3)
+    assert log.read_text("utf-8") == ""
+
+
+@pytest.mark.slow
+def test_the_dockerfiles_steps_make_a_service_of_nextjs(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="nextjs")
+    (project / ".env.local").write_text("REPLICATE_API_TOKEN=r8_of_a_person\n", "utf-8")
+    folder = tmp_path / "image"
+    folder.mkdir()
+    image = Image(project, folder)
+    documented = (project / "Dockerfile").read_text("utf-8")
+    shutil.rmtree(project)
+    shutil.rmtree(image.stages["build"])
+    env = image.env | PRODUCTION
+    run("npm", "run", "migrate", cwd=image.work, env=env)
+    port = free_port()
+    with serving(image.command, image.work, env | {"PORT": str(port)}) as log:
+        url = f"http://127.0.0.1:{port}"
+        until_healthy(url, log)
+        assert httpx.get(f"{url}/readyz").json()["checks"]["storage"] == "ok"
+        page = httpx.get(url)
+        assert "<form" in page.text
+        # next.config.ts was read, without what only developers have
+        assert page.headers["referrer-policy"] == "same-origin"
+        assert "x-powered-by" not in page.headers
+    with contextlib.suppress(httpx.TransportError):
+        pytest.fail(f"it serves on when it was told to stop: {httpx.get(url)}")
+    there = {path.name for path in (image.work / "node_modules").iterdir()}
+    assert not {"typescript", "vitest", "tsx"} & there
+    assert not list(image.work.glob(".env*"))
+    worker = ["node", "--conditions=react-server", "src/worker.ts"]
+    assert f"`{' '.join(worker)}`" in documented
+    with serving(worker, image.work, env) as log:
         time.sleep(3)
     assert log.read_text("utf-8") == ""
