@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from tests.claude import commands, commands_node
+from tests.claude import commands, commands_django, commands_node
 from tests.node import NODE, is_node, packages
 from tests.rendering import Renders
 
@@ -35,7 +35,7 @@ LANGUAGES = {
     "python": Language(
         framework="fastapi",
         suffix="py",
-        start=(sys.executable, "-I"),
+        start=(sys.executable, "-IS"),
         library="src/inference",
         bad="import replicate\n",
         good="import json\n",
@@ -56,6 +56,13 @@ LANGUAGES = {
         comment="//",
         commands=commands_node,
     ),
+}
+
+# Django's guard and settings are FastAPI's (a test says so); its commands are more.
+FRAMEWORKS = {
+    "fastapi": LANGUAGES["python"],
+    "django": replace(LANGUAGES["python"], framework="django", commands=commands_django),
+    "nextjs": LANGUAGES["typescript"],
 }
 
 

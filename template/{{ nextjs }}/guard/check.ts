@@ -102,6 +102,7 @@ function mirrored(path: string, text: string): string {
  * The mirror lets a rule's `ignores` see the real path of text that is not on disk yet.
  */
 function scan(sources: Map<string, string>): Finding[] {
+  if (sources.size === 0) return [];
   const folder = mkdtempSync(join(tmpdir(), "guard-"));
   try {
     writeFileSync(join(folder, "sgconfig.yml"), CONFIG);
@@ -244,7 +245,7 @@ function addedBy(call: Record<string, unknown>): Finding[] {
     after = edited(before, checked);
   }
   const found = scan(new Map([[path, after]]));
-  if (found.length === 0) return [];
+  if (found.length === 0 || before === "") return found;
   const known = scan(new Map([[path, before]])).map(({ rule, text }) => `${rule} ${text}`);
   return found.filter(({ rule, text }) => {
     const at = known.indexOf(`${rule} ${text}`);

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,11 +93,20 @@ def mirrored(path: str, text: str) -> tuple[str, str]:
     return path if suffix == ".tsx" else f"{path}.tsx", f"{text}\n// {path}"
 
 
+def rules_for(names: Iterable[str]) -> str:
+    """The rules of these files' languages: to read all of them takes longer than a scan."""
+    wanted = {"tsx" if name.endswith(".tsx") else "python" for name in names}
+    documents = re.split(r"^---\n", RULES.read_text("utf-8"), flags=re.MULTILINE)
+    return "---\n".join(d for d in documents if wanted & set(re.findall(r"\nlanguage: (\w+)", d)))
+
+
 def scan(sources: dict[str, str]) -> list[Finding]:
     """Findings in `sources` (relative path to text), scanned in a mirror of the project.
 
     The mirror lets a rule's `ignores` see the real path of text that is not on disk yet.
     """
+    if not sources:
+        return []
     names = {}
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
         for path, source in (sources | CANARY).items():
@@ -105,7 +115,8 @@ def scan(sources: dict[str, str]) -> list[Finding]:
             file = Path(folder, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, "utf-8")
-        command = [ast_grep(), "scan", "--rule", str(RULES), "--json=compact"]
+        Path(folder, ".rules.yml").write_text(rules_for(names), "utf-8")
+        command = [ast_grep(), "scan", "--rule", ".rules.yml", "--json=compact"]
         command += ["--no-ignore", "hidden", "."]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
     if done.returncode > 1 or not done.stdout.startswith("["):  # 1: something was found
@@ -223,8 +234,8 @@ def added_by(call: dict[str, Any]) -> list[Finding]:
         return []
     before = read(path)
     found = scan({path: after_edit(call["tool_name"], given, before)})
-    if not found:
-        return []
+    if not found or not before:
+        return found
     known = Counter((f.rule, f.text) for f in scan({path: before}))
     added = []
     for finding in found:
