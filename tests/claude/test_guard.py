@@ -16,6 +16,7 @@ import yaml
 
 from tests.claude import spellings
 from tests.claude.languages import LANGUAGES, Language, language_of, rendered
+from tests.node import npx
 from tests.rendering import BIN, Renders, commit_all, git, project_env
 
 PYTHON = LANGUAGES["python"]
@@ -384,7 +385,7 @@ def test_without_its_binary_it_refuses(python_project: Path) -> None:
     python.symlink_to(os.path.realpath(sys.executable))
     call = {"tool_name": "Write", "tool_input": {"file_path": str(project / "a.py"), "content": ""}}
     done = subprocess.run(
-        [str(python), "-I", str(project / "guard/check.py"), "--hook"],
+        [str(python), "-IS", str(project / "guard/check.py"), "--hook"],
         input=json.dumps(call),
         env={"PATH": str(project.parent)},
         capture_output=True,
@@ -456,13 +457,35 @@ def test_zizmor_finds_nothing_in_the_rendered_workflow(default_project: Path) ->
         "def f() -> object:\n    import replicate\n\n    return replicate\n",
     ],
 )
-def test_the_linter_stops_the_import_that_the_first_three_need(project: Path, code: str) -> None:
+def test_the_linter_stops_the_import_that_the_first_three_need(
+    python_project: Path, code: str
+) -> None:
+    project = python_project
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--select", "TID251", "."]
     assert subprocess.run(command, cwd=project).returncode == 0
     (project / "src/app/extra.py").write_text(code)
     done = subprocess.run(command, cwd=project, capture_output=True, encoding="utf-8")
     assert done.returncode == 1
     assert "Only inference/gateway" in done.stdout
+
+
+def test_typescripts_linter_stops_it_too(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="nextjs")
+    codes = (
+        'import Replicate from "replicate";\n\nexport const made = new Replicate();\n',
+        'export { default } from "replicate";\n',
+        'import type { Prediction } from "replicate";\n\nexport type Theirs = Prediction;\n',
+        'export const later = () => import("replicate");\n',
+        'export const old = require("replicate");\n',
+    )
+    for number, code in enumerate(codes):
+        (project / f"src/app/extra{number}.ts").write_text(code)
+    with pytest.raises(AssertionError) as stopped:
+        npx(project, "biome", "lint", "--only=style/noRestrictedImports")
+    told = str(stopped.value)
+    assert [n for n in range(len(codes)) if f"src/app/extra{n}.ts:" not in told] == []
+    assert "Only src/lib/replicate.ts talks to Replicate" in told
+    assert "Found 5 errors" in told
 
 
 def test_types_stop_what_they_are_said_to_stop(

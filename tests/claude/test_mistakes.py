@@ -14,6 +14,7 @@ import yaml
 
 from tests.claude import spellings
 from tests.claude.spellings import Snippet
+from tests.node import packages
 from tests.rendering import ROOT, project_env, run
 
 MISTAKES = 7
@@ -125,7 +126,43 @@ def test_all_installed_code_but_replicates_own_is_left_alone(check: ModuleType) 
     assert found[False] == []
 
 
-@pytest.mark.parametrize("answers", [{}, {"paid_scripts": "none"}, {"storage": "s3"}])
+# Each compares with an operator what a request brought against what was computed from a secret or
+# from its headers: the mistake itself, where it does no harm.
+BUNDLE = 200_000  # bytes; larger ones are several packages in one file, which nobody writes
+COMPARED = {"next/dist/server/base-server.js", "pg/lib/crypto/sasl.js"}
+
+
+@pytest.mark.slow
+def test_other_peoples_typescript_is_left_alone(
+    check: ModuleType, renders: Callable[..., Path]
+) -> None:
+    """What a Next.js project installs: frameworks, clients of databases and stores, parsers."""
+    modules = packages(renders(framework="nextjs"))
+    known = ["zod/src", "kysely/dist", "pg", "pino", "eventsource-parser", "vitest/dist", "vite"]
+    known += ["next/dist/client", "next/dist/shared", "next/dist/lib", "next/dist/server"]
+    known += ["@aws-sdk/client-s3/dist-es", "@aws-sdk/lib-storage/dist-es", "@vercel/blob/dist"]
+
+    def sources(package: str) -> dict[str, str]:
+        files = [p for p in (modules / package).rglob("*") if p.suffix in check.SCRIPTS]
+        texts = {f: f.read_text("utf-8") for f in files if f.is_file()}
+        return {
+            f"src/{file.relative_to(modules).as_posix()}": text
+            for file, text in texts.items()
+            if len(text) < BUNDLE
+        }
+
+    others = {path: text for package in known for path, text in sources(package).items()}
+    assert sum(text.count("\n") for text in others.values()) > 200_000
+    alarms = {(f.path.removeprefix("src/"), f.rule) for f in check.scan(others)}
+    assert alarms == {(path, "signature-compared") for path in COMPARED}
+    # the SDK does what only the gateway may do, and is found doing it
+    assert len(check.scan(sources("replicate"))) > 10
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{}, {"paid_scripts": "none"}, {"storage": "s3"}, {"framework": "django"}],
+)
 def test_the_rendered_project_raises_no_alarm(
     renders: Callable[..., Path], answers: dict[str, str]
 ) -> None:
