@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import copier
 import pytest
 import yaml
 
-from tests.rendering import Renders, commit_all, snapshot, tree, update
+from tests.rendering import Renders, commit_all, git, snapshot, tree, update
 
 PAID = ("batch_generate", "run_evaluation", "train_cog_model")
 SAFE = ("list_models", "check_usage", "preview_model_schema", "doctor")
@@ -34,9 +35,10 @@ def settings(project: Path, name: str = "settings.json") -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
 @pytest.mark.parametrize("paid", ["ask", "deny", "none"])
-def test_both_files_hold_the_same_strict_json(renders: Renders, paid: str) -> None:
-    project = renders(paid_scripts=paid)
+def test_both_files_hold_the_same_strict_json(renders: Renders, framework: str, paid: str) -> None:
+    project = renders(framework=framework, paid_scripts=paid)
     assert settings(project) == settings(project, "settings.local.json")
     permissions = settings(project)["permissions"]
     assert set(permissions) == {"allow", "ask", "deny"}
@@ -49,32 +51,50 @@ def test_both_files_hold_the_same_strict_json(renders: Renders, paid: str) -> No
 
 
 @pytest.mark.parametrize("paid", ["ask", "deny", "none"])
-def test_paid_scripts_stand_where_the_answer_says(renders: Renders, paid: str) -> None:
-    permissions = settings(renders(paid_scripts=paid))["permissions"]
+def test_django_has_the_guard_and_the_settings_of_fastapi(renders: Renders, paid: str) -> None:
+    """So the tests need not ask both about them."""
+    django, fastapi = (renders(framework=name, paid_scripts=paid) for name in ("django", "fastapi"))
+    for folder in (".claude", "guard"):
+        assert tree(django / folder) == tree(fastapi / folder)
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+@pytest.mark.parametrize("paid", ["ask", "deny", "none"])
+def test_paid_scripts_stand_where_the_answer_says(
+    renders: Renders, framework: str, paid: str
+) -> None:
+    permissions = settings(renders(framework=framework, paid_scripts=paid))["permissions"]
+    start, suffix = ("uv run", "py") if framework == "fastapi" else ("npx tsx", "ts")
     where = "deny" if paid == "deny" else "ask"
     other = "ask" if paid == "deny" else "deny"
     assert "mcp__replicate__create_*" in permissions[where]
-    assert "Bash(uv run *--confirm-spend*)" in permissions[where] or paid == "none"
-    for script in PAID:
-        rules = {f"Bash(uv run scripts/{script}.py)", f"Bash(uv run scripts/{script}.py *)"}
+    assert f"Bash({start} *--confirm-spend*)" in permissions[where] or paid == "none"
+    for name in PAID:
+        script = name if suffix == "py" else name.replace("_", "-")
+        command = f"{start} scripts/{script}.{suffix}"
+        rules = {f"Bash({command})", f"Bash({command} *)"}
         assert rules <= set(permissions[where]) or paid == "none"
         assert script not in str(permissions[other]) + str(permissions["allow"])
-    assert paid != "none" or not any(script in str(permissions) for script in PAID)
+        assert paid != "none" or script not in str(permissions)
 
 
-def test_no_allowed_form_reaches_another_script(default_project: Path) -> None:
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_no_allowed_form_reaches_another_script(renders: Renders, framework: str) -> None:
     """A star right after a file's name also allows `list_models.py/../batch_generate.py`."""
-    allowed = settings(default_project)["permissions"]["allow"]
+    allowed = settings(renders(framework=framework))["permissions"]["allow"]
     for rule in allowed:
-        assert rule.startswith("Bash(uv run ")
+        assert re.match(r"Bash\((uv run|npx tsx scripts/|npm (test|run)|node guard/)", rule)
         assert "*" not in rule.removesuffix(" *)")
-    for script in SAFE:
-        assert f"Bash(uv run scripts/{script}.py)" in allowed
-        assert f"Bash(uv run scripts/{script}.py *)" in allowed
+    for name in SAFE:
+        script = f"uv run scripts/{name}.py"
+        if framework == "nextjs":
+            script = f"npx tsx scripts/{name.replace('_', '-')}.ts"
+        assert {f"Bash({script})", f"Bash({script} *)"} <= set(allowed)
 
 
-def test_every_hook_blocks_when_it_breaks(default_project: Path) -> None:
-    hooks = settings(default_project)["hooks"]
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_every_hook_blocks_when_it_breaks(renders: Renders, framework: str) -> None:
+    hooks = settings(renders(framework=framework))["hooks"]
     assert {entry["matcher"] for entry in hooks["PreToolUse"]} == {
         "Edit|MultiEdit|Write|NotebookEdit",
         "Bash|PowerShell",
@@ -108,10 +128,14 @@ def test_an_update_leaves_the_personal_file_alone(tmp_path: Path) -> None:
     assert "31" in (project / ".claude/settings.json").read_text("utf-8")
 
 
-def test_the_personal_file_is_ignored_by_git(default_project: Path) -> None:
-    ignored = (default_project / ".gitignore").read_text("utf-8").splitlines()
-    assert any(line.strip("/") == ".claude/settings.local.json" for line in ignored)
-    assert any(line.strip("/") == ".env" for line in ignored)
+@pytest.mark.parametrize(("framework", "secrets"), [("fastapi", ".env"), ("nextjs", ".env.local")])
+def test_the_personal_file_is_ignored_by_git(
+    renders: Renders, tmp_path: Path, framework: str, secrets: str
+) -> None:
+    project = renders.copy(tmp_path / "project", framework=framework)
+    commit_all(project, "Rendered")
+    for name in (".claude/settings.local.json", secrets):
+        assert git(project, "check-ignore", name).strip() == name
 
 
 def front_matter(path: Path) -> dict[str, Any]:
@@ -122,14 +146,15 @@ def front_matter(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_rules_name_paths_that_exist(default_project: Path) -> None:
-    found = {
-        path.stem: front_matter(path) for path in (default_project / ".claude/rules").iterdir()
-    }
+@pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+def test_rules_name_paths_that_exist(renders: Renders, framework: str) -> None:
+    project = renders(framework=framework)
+    found = {path.stem: front_matter(path) for path in (project / ".claude/rules").iterdir()}
     assert set(found) == {"webhook", "storage"}
+    where = "src/lib/{}.ts" if framework == "nextjs" else "src/inference/{}.py"
     for name, matter in found.items():
-        matched = [p for glob in matter["paths"] for p in default_project.glob(glob)]
-        assert default_project / f"src/inference/{name}.py" in matched
+        matched = [p for glob in matter["paths"] for p in project.glob(glob)]
+        assert project / where.format(name) in matched
 
 
 def test_skills(renders: Renders) -> None:
