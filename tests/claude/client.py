@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.claude.messages_api import Assistant, Call
+from tests.node import NODE
 from tests.rendering import clean_env, run
 
 HERE = Path(__file__).parent
@@ -98,8 +99,8 @@ class Client:
             for name in [n for n in env if n.startswith("CLAUDE") and "TRAFFIC" not in n]:
                 del env[name]
             env |= extra
-            if path is not None:
-                env["PATH"] = os.pathsep.join([str(path), env["PATH"]])
+            first = [str(path)] if path is not None else []
+            env["PATH"] = os.pathsep.join([*first, str(NODE.parent), env["PATH"]])
             command = [self.binary, "-p", "go", "--permission-mode", mode]
             command += ["--output-format", "json", "--max-turns", str(len(calls) + 2), *options]
             done = subprocess.run(

@@ -282,5 +282,8 @@ ORDINARY = (
     "git commit -m 'Explain --confirm-spend and the guard'",
     "git commit -m 'Try scripts/batch_generate.py --confirm-spend first'",
     "grep -rn -- --confirm-spend scripts",
+    "uv run ruff check scripts/batch_generate.py",
+    "git add scripts/batch_generate.py && git commit -m 'A batch'",
+    "wc -l scripts/batch_generate.py | cut -d' ' -f1",
     "ls -la .claude",
 )

@@ -176,5 +176,8 @@ ORDINARY = (
     "git commit -m 'Explain --confirm-spend and the guard'",
     "git commit -m 'Try scripts/batch-generate.ts --confirm-spend first'",
     "grep -rn -- --confirm-spend scripts",
+    "npx biome check scripts/batch-generate.ts",
+    "git add scripts/batch-generate.ts && git commit -m 'A batch'",
+    "wc -l scripts/batch-generate.ts | cut -d' ' -f1",
     "ls -la .claude",
 )

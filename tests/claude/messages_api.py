@@ -11,10 +11,11 @@ from typing import Any, Self
 
 Call = tuple[str, dict[str, Any]]
 """A tool's name and its input."""
+AT_ONCE = 20  # calls in one message: a turn of the client takes longer than most of them
 
 
 class Assistant:
-    """Serves on loopback; makes one call a turn and keeps what the client answers to each.
+    """Serves on loopback; makes a few calls a turn and keeps what the client answers to each.
 
     `results` maps a call's index to the tool_result block that came back for it; `system` is the
     text of the newest system prompt and of the user's messages, where CLAUDE.md arrives.
@@ -40,13 +41,13 @@ class Assistant:
                 if "/count_tokens" in self.path or not self.path.startswith("/v1/messages"):
                     self._send(200, "application/json", b'{"input_tokens": 1}')
                     return
-                content, reason = assistant.answer(request)
+                blocks, reason = assistant.answer(request)
                 message = {
                     "id": "msg_1",
                     "type": "message",
                     "role": "assistant",
                     "model": request["model"],
-                    "content": [content],
+                    "content": blocks,
                     "stop_reason": reason,
                     "stop_sequence": None,
                     "usage": {"input_tokens": 1, "output_tokens": 1},
@@ -70,20 +71,24 @@ class Assistant:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """The next call that has no result yet, or the end of the conversation."""
+    def answer(self, request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        """The next calls that have no result yet, or the end of the conversation."""
         for message in request["messages"]:
             blocks = message["content"] if isinstance(message["content"], list) else []
             for block in blocks:
                 if block["type"] == "tool_result":
                     self.results[int(block["tool_use_id"].removeprefix("toolu_"))] = block
         done = len(self.results)
-        if request.get("tools") and done < len(self.calls):  # titles and the like bring no tools
-            self.system = json.dumps([request.get("system"), request["messages"]])
-            name, given = self.calls[done]
-            call = {"type": "tool_use", "id": f"toolu_{done:05}", "name": name, "input": given}
-            return call, "tool_use"
-        return {"type": "text", "text": "done"}, "end_turn"
+        if not request.get("tools"):  # titles and the like
+            return [{"type": "text", "text": "done"}], "end_turn"
+        self.system = json.dumps([request.get("system"), request["messages"]])
+        if done < len(self.calls):
+            calls = [
+                {"type": "tool_use", "id": f"toolu_{number:05}", "name": name, "input": given}
+                for number, (name, given) in enumerate(self.calls[done : done + AT_ONCE], done)
+            ]
+            return calls, "tool_use"
+        return [{"type": "text", "text": "done"}], "end_turn"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -100,20 +105,24 @@ class Assistant:
 
 
 def streamed(message: dict[str, Any]) -> bytes:
-    """The message as server-sent events, its one block in one piece."""
-    (block,) = message["content"]
-    if block["type"] == "tool_use":
-        start = {**block, "input": {}}
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-    else:
-        start = {**block, "text": ""}
-        delta = {"type": "text_delta", "text": block["text"]}
-    end = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    """The message as server-sent events, each of its blocks in one piece."""
     events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
-        {"type": "content_block_start", "index": 0, "content_block": start},
-        {"type": "content_block_delta", "index": 0, "delta": delta},
-        {"type": "content_block_stop", "index": 0},
+        {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
+    ]
+    for index, block in enumerate(message["content"]):
+        if block["type"] == "tool_use":
+            start = {**block, "input": {}}
+            delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+        else:
+            start = {**block, "text": ""}
+            delta = {"type": "text_delta", "text": block["text"]}
+        events += [
+            {"type": "content_block_start", "index": index, "content_block": start},
+            {"type": "content_block_delta", "index": index, "delta": delta},
+            {"type": "content_block_stop", "index": index},
+        ]
+    end = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    events += [
         {"type": "message_delta", "delta": end, "usage": {"output_tokens": 1}},
         {"type": "message_stop"},
     ]

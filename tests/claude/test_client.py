@@ -17,7 +17,7 @@ import pytest
 
 from tests.claude import spellings
 from tests.claude.client import Client, Outcome, Session, install
-from tests.claude.languages import LANGUAGES, Language, rendered
+from tests.claude.languages import FRAMEWORKS, Language, rendered
 from tests.claude.messages_api import Call
 from tests.rendering import Renders, commit_all
 
@@ -39,37 +39,35 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 # Scripts that only write down that they ran.
 WRITES = {
-    "python": "#!/usr/bin/env python3\nimport os\n"
-    "open(os.environ['LEDGER'], 'a').write('it ran\\n')\n",
-    "typescript": '#!/usr/bin/env node\nimport { appendFileSync } from "node:fs";\n'
+    "py": "#!/usr/bin/env python3\nimport os\nopen(os.environ['LEDGER'], 'a').write('it ran\\n')\n",
+    "ts": '#!/usr/bin/env node\nimport { appendFileSync } from "node:fs";\n'
     'appendFileSync(process.env.LEDGER, "it ran\\n");\n',
 }
 
 
-@pytest.fixture(params=LANGUAGES)
+@pytest.fixture(params=["fastapi", "nextjs"])
 def name(request: pytest.FixtureRequest) -> str:
+    """Where Django is not named: its guard and its settings are FastAPI's."""
     return str(request.param)
 
 
 @pytest.fixture
 def language(name: str) -> Language:
-    return LANGUAGES[name]
+    return FRAMEWORKS[name]
 
 
 @pytest.fixture
-def project(
-    name: str, language: Language, renders: Renders, tmp_path: Path
-) -> Callable[[str], Path]:
+def project(language: Language, renders: Renders, tmp_path: Path) -> Callable[[str], Path]:
     """A committed copy of a render whose paid scripts only write down that they ran."""
 
     def made(paid: str) -> Path:
         copied = rendered(renders, tmp_path / "project", language, paid_scripts=paid)
         for stem in ("batch_generate", "run_evaluation", "train_cog_model"):
-            known = stem if name == "python" else stem.replace("_", "-")
+            known = stem if language.suffix == "py" else stem.replace("_", "-")
             script = copied / f"scripts/{known}.{language.suffix}"
             assert script.exists() == (paid != "none")
             if paid != "none":
-                script.write_text(WRITES[name])
+                script.write_text(WRITES[language.suffix])
                 script.chmod(0o755)
         commit_all(copied, "Rendered")
         return copied
@@ -106,13 +104,18 @@ def refused(listed: Sequence[str], session: Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "paid", "folder", "mode"),
+    ("name", "paid", "mode", "folder"),
     [
-        *itertools.product(["python"], ["ask", "deny", "none"], FOLDERS, MODES),
-        # the same rules and hooks: each answer, folder and mode once
-        ("typescript", "ask", "src", "bypassPermissions"),
-        ("typescript", "deny", ".", "default"),
-        ("typescript", "none", "src", "acceptEdits"),
+        # each framework, answer and mode meets each of the others once, and both folders
+        ("fastapi", "ask", "default", "."),
+        ("fastapi", "deny", "acceptEdits", "src"),
+        ("fastapi", "none", "bypassPermissions", "src"),
+        ("django", "ask", "acceptEdits", "src"),
+        ("django", "deny", "bypassPermissions", "."),
+        ("django", "none", "default", "src"),
+        ("nextjs", "ask", "bypassPermissions", "src"),
+        ("nextjs", "deny", "default", "src"),
+        ("nextjs", "none", "acceptEdits", "."),
     ],
 )
 def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
@@ -122,31 +125,28 @@ def test_paid_commands_never_run_unasked_and_safe_ones_always_do(
     ledger: Path,
     language: Language,
     paid: str,
-    folder: str,
     mode: str,
+    folder: str,
 ) -> None:
-    started = project(paid)
     commands = language.commands
     safe = commands.SAFE + commands.READS
-    session = client(started, shell(safe), mode, folder, path=tools)
-    assert refused(safe, session) == {}
+    spending = commands.STARTS + commands.CALLS
+    # only in this mode the guard is all that stands before a command
+    later = commands.IN_PASSING if mode == "bypassPermissions" else ()
+    listed = spending + commands.GUARD + later
+    session = client(project(paid), shell(safe + listed), mode, folder, path=tools)
     assert "Invalid settings" not in session.stderr
-    shadowed = [command for command in commands.SAFE if command.split()[0] in SHADOWED]
-    assert len(ledger.read_text().splitlines()) == len(shadowed)
-    ledger.write_text("")
-
-    later = commands.IN_PASSING if (paid, mode) == ("ask", "bypassPermissions") else ()
-    listed = commands.STARTS + commands.CALLS + commands.GUARD + later
-    session = client(started, shell(listed), mode, folder, path=tools)
-    answers = refused(listed, session)
+    answers = refused(safe + listed, session)
+    assert [c for c in safe if c in answers] == []
     assert [c for c in listed if c not in answers] == []
-    assert ledger.read_text() == ""
+    ran = [line.split()[0] for line in ledger.read_text().splitlines()]
+    assert ran == [c.split()[0] for c in safe if c.split()[0] in SHADOWED]
     if paid == "deny":
-        spending = commands.STARTS + commands.CALLS
         final = ("only a person", "has been denied")
         assert [c for c in spending if not any(word in answers[c] for word in final)] == []
 
 
+@pytest.mark.parametrize("name", FRAMEWORKS)
 def test_ordinary_work_is_not_in_the_way_of_a_person_who_bypasses(
     client: Client, project: Callable[[str], Path], language: Language, tools: Path
 ) -> None:
@@ -164,23 +164,24 @@ def outcomes(
 @pytest.mark.parametrize(
     ("name", "mode", "folder"),
     [
-        *itertools.product(["python"], MODES, FOLDERS),
-        ("typescript", "bypassPermissions", "src"),
-        ("typescript", "default", "."),
+        # every mode from both folders, in turns; each language meets every mode
+        ("fastapi", "default", "."),
+        ("nextjs", "default", "src"),
+        ("fastapi", "acceptEdits", "src"),
+        ("nextjs", "acceptEdits", "."),
+        ("fastapi", "bypassPermissions", "."),
+        ("nextjs", "bypassPermissions", "src"),
     ],
 )
 def test_every_bad_edit_is_refused_and_every_good_one_accepted(
     client: Client, project: Callable[[str], Path], language: Language, mode: str, folder: str
 ) -> None:
     started = project("ask")
-    # each once, another sixth in each mode and folder: the hook is the same
-    places = [*itertools.product(MODES, FOLDERS)]
-    some = slice(places.index((mode, folder)), None, 6)
+    # each once, another third in each mode: the hook is the same
+    some = slice(MODES.index(mode), None, 3)
     suffix = language.suffix
-    given = spellings.bad(suffix)[some]
-    given += [s for s in spellings.pairs("bad") if s.suffix == suffix]
-    fine = spellings.ordinary(suffix)[some]
-    fine += [s for s in spellings.pairs("good") if s.suffix == suffix]
+    given = [s for s in spellings.bad() + spellings.pairs("bad") if s.suffix == suffix][some]
+    fine = [s for s in spellings.ordinary() + spellings.pairs("good") if s.suffix == suffix][some]
     # a path is context, too: mistakes are made where predictions are
     folders = ["predictions/"] * len(given) + [""] * len(fine)
     files = [started / f"src/app/{name}written_{i}.{suffix}" for i, name in enumerate(folders)]
@@ -196,7 +197,7 @@ def test_every_bad_edit_is_refused_and_every_good_one_accepted(
     assert held_up == []
 
 
-@pytest.mark.parametrize("name", ["python"])
+@pytest.mark.parametrize("name", ["fastapi"])
 def test_edits_and_notebooks(client: Client, project: Callable[[str], Path]) -> None:
     started = project("ask")
     file = started / "src/app/there.py"
@@ -258,8 +259,21 @@ def test_a_project_in_a_larger_repository_is_guarded_from_its_own_folder(
     assert "part of a larger repository" in (project / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "modes"),
+    [
+        ("fastapi", "src", MODES),
+        ("fastapi", ".", MODES[2:]),
+        ("nextjs", ".", MODES),
+        ("nextjs", "src", MODES[2:]),
+    ],
+)
 def test_guard_settings_and_secrets_are_out_of_reach(
-    client: Client, project: Callable[[str], Path], language: Language
+    client: Client,
+    project: Callable[[str], Path],
+    language: Language,
+    folder: str,
+    modes: Sequence[str],
 ) -> None:
     started = project("ask")
     secrets = ".env" if language.suffix == "py" else ".env.local"
@@ -272,7 +286,7 @@ def test_guard_settings_and_secrets_are_out_of_reach(
     calls: list[Call] = [("Read", {"file_path": path}) for path in paths]
     calls += [("Write", {"file_path": path, "content": ""}) for path in paths]
     calls += [("Read", {"file_path": str(started / secrets)})]
-    for mode, folder in itertools.product(MODES, FOLDERS):
+    for mode in modes:
         up = "" if folder == "." else "../"
         listed = [f"cat {up}{secrets}", f"grep TOKEN {up}{secrets}"]
         listed += [f"rm {up}.claude/settings.json", f"rm {up}guard/rules.yml"]
@@ -284,7 +298,7 @@ def test_guard_settings_and_secrets_are_out_of_reach(
         assert {name: (started / name).read_bytes() for name in guarded} == before
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(("name", "folder"), [("fastapi", "src"), ("nextjs", ".")])
 def test_the_client_reads_the_document(
     client: Client, project: Callable[[str], Path], folder: str
 ) -> None:
@@ -315,6 +329,8 @@ def test_the_client_finds_the_settings_valid(
         return done.stdout + done.stderr
 
     assert "Invalid settings" not in doctor() + doctor("src")
+    if paid != "ask":  # a broken file is broken whatever it says
+        return
     for name in ("settings.json", "settings.local.json"):
         file = started / ".claude" / name
         good = file.read_text("utf-8")
@@ -323,7 +339,7 @@ def test_the_client_finds_the_settings_valid(
         file.write_text(good)
 
 
-@pytest.mark.parametrize("name", ["python"])
+@pytest.mark.parametrize("name", ["fastapi"])
 @pytest.mark.parametrize("paid", ["ask", "deny"])
 def test_the_mcp_server_of_the_readme_neither_spends_nor_tells(
     client: Client, project: Callable[[str], Path], tmp_path: Path, paid: str
@@ -360,7 +376,8 @@ def test_the_mcp_server_of_the_readme_neither_spends_nor_tells(
         (shown.replace(', "--operation=read"', ""), reads + secret + spends),
     ):
         (started / ".mcp.json").write_text(text)
-        for mode, start in itertools.product(MODES, FOLDERS):
+        starts = FOLDERS if paid == "ask" else FOLDERS[::-1]
+        for mode, start in zip(MODES, itertools.cycle(starts), strict=False):
             session = client(started, listed, mode, start, path=folder, **env)
             outcomes = dict(zip([call[0] for call in listed], session.outcomes, strict=True))
             hidden = {name for name, done in outcomes.items() if "No such tool" in done.text}
