@@ -395,20 +395,24 @@ def test_without_its_binary_it_refuses(python_project: Path) -> None:
     assert "uv sync" in done.stderr
 
 
+def committing(project: Path) -> dict[str, str]:
+    """An environment whose `uv run` starts our interpreter."""
+    tools = project.parent / "tools"
+    tools.mkdir()
+    uv = tools / "uv"
+    uv.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" "$@"\n')
+    uv.chmod(0o755)
+    env = project_env(project, PRE_COMMIT_HOME=str(project.parent / "pre-commit"))
+    return env | {"PATH": os.pathsep.join([str(tools), env["PATH"]])}
+
+
 def test_before_a_commit(python_project: Path) -> None:
     """pre-commit runs the rendered hook; `uv run` is what an installed project has."""
     project = python_project
     config = yaml.safe_load((project / ".pre-commit-config.yaml").read_text("utf-8"))
     entries = {h["id"]: h["entry"] for repo in config["repos"] for h in repo["hooks"]}
     assert entries["guard"] == "uv run guard/check.py"
-    tools = project.parent / "tools"
-    tools.mkdir()
-    uv = tools / "uv"
-    uv.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" "$@"\n')
-    uv.chmod(0o755)
-    env = project_env(project)
-    env["PATH"] = os.pathsep.join([str(tools), env["PATH"]])
-    env["PRE_COMMIT_HOME"] = str(project.parent / "pre-commit")
+    env = committing(project)
 
     def committed() -> Done:
         git(project, "add", "-A")
@@ -422,6 +426,39 @@ def test_before_a_commit(python_project: Path) -> None:
     done = committed()
     assert done.returncode == 1
     assert "gateway-only" in done.stdout
+
+
+def test_a_commit_check_does_not_stand_below_a_repositorys_root(
+    project: Path, tmp_path: Path
+) -> None:
+    """As the README says; the same files in a repository of their own do refuse (above)."""
+    shutil.rmtree(project / ".git")
+    commit_all(tmp_path, "A larger repository")
+    git(tmp_path, "config", "user.name", "Someone")
+    git(tmp_path, "config", "user.email", "someone@example.com")
+    env = committing(project)
+
+    def committed(code: str) -> Done:
+        (project / f"src/app/x.{suffix(project)}").write_text(code)
+        git(project, "add", "src")
+        command = ["git", "commit", "-qm", "x"]
+        return subprocess.run(command, cwd=project, env=env, capture_output=True, encoding="utf-8")
+
+    readme = (project / "README.md").read_text("utf-8")
+    if suffix(project) == "py":
+        command = [str(BIN / "pre-commit"), "install"]
+        subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
+        done = committed(good(project))
+        assert done.returncode == 1
+        said = done.stdout + done.stderr
+        assert "the seven mistakes" in said
+        assert f"can't open file '{tmp_path / 'guard/check.py'}'" in said
+        assert "starts this folder's commands at the root, where they fail" in readme
+    else:
+        hooks = json.loads((project / "package.json").read_text())["scripts"]["hooks"]
+        subprocess.run(hooks.split(), cwd=project, env=env, check=True)
+        assert committed(bad(project)).returncode == 0
+        assert "looks for `.githooks` at the root and goes on without" in readme
 
 
 def test_ci_runs_lint_types_tests_and_guard(default_project: Path) -> None:
@@ -486,6 +523,28 @@ def test_typescripts_linter_stops_it_too(renders: Renders, tmp_path: Path) -> No
     assert [n for n in range(len(codes)) if f"src/app/extra{n}.ts:" not in told] == []
     assert "Only src/lib/replicate.ts talks to Replicate" in told
     assert "Found 5 errors" in told
+
+
+def test_typescripts_types_stop_what_they_are_said_to_stop(
+    renders: Renders, tmp_path: Path
+) -> None:
+    project = renders.copy(tmp_path / "project", framework="nextjs")
+    (project / "src/lib/probe.ts").write_text(
+        'import type { Prediction, StoredUrl } from "./prediction.ts";\n'
+        "export const show = (prediction: Prediction) => prediction.output;\n"
+        "export const link = (url: StoredUrl): string => url;\n"
+        'link("https://replicate.delivery/x.png");\n'
+        "export const shown = (prediction: Prediction) =>\n"
+        '  prediction.phase === "succeeded" ? prediction.output : null;\n'
+    )
+    settings = {"extends": "./tsconfig.json", "include": ["src/lib/probe.ts"]}
+    (project / "tsconfig.probe.json").write_text(json.dumps(settings))
+    with pytest.raises(AssertionError) as stopped:
+        npx(project, "tsc", "-p", "tsconfig.probe.json")
+    told = [line for line in str(stopped.value).splitlines() if "error TS" in line]
+    assert len(told) == 2, told
+    assert "'output' does not exist" in told[0]
+    assert "not assignable to parameter of type 'StoredUrl'" in told[1]
 
 
 def test_types_stop_what_they_are_said_to_stop(
