@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hmac
 import os
 import shutil
 import signal
@@ -12,11 +14,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 
-from tests.rendering import BIN, free_port
+from tests.node import NODE, packages
+from tests.rendering import BIN, clean_env, free_port
 
 KEY, SECRET, BUCKET = "access-key", "secret-access-key", "bucket"
 
@@ -51,8 +55,11 @@ class S3:
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[S3]:
-    """Start the server; AssertionError with its log where it is not ready within 60 s."""
+def s3_server(*, keys: bool = True) -> Iterator[S3]:
+    """Start the server; AssertionError with its log where it is not ready within 60 s.
+
+    Without ``keys`` anyone may do anything.
+    """
     folder = Path(tempfile.mkdtemp(prefix="s3-"))
     ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
     command = [str(BIN / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -62,9 +69,9 @@ def s3_server() -> Iterator[S3]:
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
     command += [f"-admin.port={free_port()}", f"-admin.port.grpc={free_port()}"]
     log = (folder / "log").open("wb")
-    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    own = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET} if keys else {}
     process = subprocess.Popen(
-        command, env={**os.environ, **keys}, stdout=log, stderr=log, start_new_session=True
+        command, env=clean_env(**own), stdout=log, stderr=log, start_new_session=True
     )
     try:
         server = S3(ports["s3"], ports["filer"], process)
@@ -88,6 +95,51 @@ def _wait(server: S3, log: Path) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError(log.read_text("utf-8", "replace")[-4000:])
+
+
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = (  # Microsoft's, the same for every emulator
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextlib.contextmanager
+def azure_server(folder: Path) -> Iterator[str]:
+    """Microsoft's emulator of Azure's blobs, with the container ``bucket``; gives its endpoint."""
+    port = free_port()
+    program = packages(Path(__file__).parent / "azure") / "azurite/dist/src/blob/main.js"
+    command = [str(NODE), str(program), "--blobPort", str(port), "--location", str(folder)]
+    command += ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(command, env=clean_env(), stdout=log, stderr=log)
+    endpoint = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
+    try:
+        end = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                _make_container(endpoint)
+                break
+            alive = process.poll() is None and time.monotonic() < end
+            assert alive, (folder / "log").read_text("utf-8")
+            time.sleep(0.1)
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def _make_container(endpoint: str) -> None:
+    """Signed by hand: obstore makes no containers."""
+    now = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    signed = {"x-ms-date": now, "x-ms-version": "2021-08-06"}
+    lines = [f"{name}:{value}" for name, value in signed.items()]
+    resource = f"/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{BUCKET}"
+    text = "\n".join(["PUT", *[""] * 11, *lines, resource, "restype:container"])
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")
+    headers = {"Authorization": f"SharedKey {AZURE_ACCOUNT}:{base64.b64encode(digest).decode()}"}
+    url = f"{endpoint}/{BUCKET}?restype=container"
+    httpx.put(url, headers=signed | headers, trust_env=False).raise_for_status()
 
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]

@@ -168,6 +168,55 @@ async def test_a_disk_is_left_without_parts(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == []
 
 
+KILLED = """
+import asyncio, sys
+from inference.storage import Storage
+
+async def source():
+    for _ in range(20):
+        yield bytes(2**20)
+    print("half", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(Storage.open(sys.argv[1]).put("id/0.bin", source(), "image/png"))
+"""
+
+
+async def killed_in_the_middle(url: str, env: dict[str, str]) -> None:
+    """SIGKILL for a process that uploads ``id/0.bin``."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, url),
+        env=clean_env(PYTHONPATH=str(ROOT / "template/{{ python }}/src"), **env),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"half\n"
+    process.kill()
+    await process.wait()
+
+
+async def test_the_next_try_clears_up_after_a_killed_process(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/id"
+    await killed_in_the_middle(str(tmp_path / "outputs"), {})
+    assert [path.name for path in folder.iterdir()] == ["0.bin#1"]
+    storage = Storage.open(str(tmp_path / "outputs"))
+    await storage.put("id/0.bin", pieces(b"x"), "image/png")
+    assert [path.name for path in folder.iterdir()] == ["0.bin"]
+
+
+async def test_a_killed_upload_is_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts stay: the README says which rule of the bucket takes them away."""
+    with s3_server() as server:  # one of its own: other tests count what is left on theirs
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        storage = Storage.open(f"s3://{BUCKET}/outputs")
+        await killed_in_the_middle(f"s3://{BUCKET}/outputs", server.env)
+        assert len(await asyncio.to_thread(server.unfinished)) == 1
+        assert await keys(storage) == []
+        await storage.put("id/0.bin", pieces(b"x"), "image/png")
+        assert await read(storage, "id/0.bin") == b"x"
+
+
 async def test_delete_takes_what_a_killed_process_left_on_a_disk(tmp_path: Path) -> None:
     storage = Storage.open(str(tmp_path / "outputs"))
     await storage.put("id/0.bin", pieces(b"x"), "image/png")

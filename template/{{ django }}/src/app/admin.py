@@ -18,7 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from inference.prediction import Row, StoredFile
-from inference.service import cost_of
+from inference.service import with_price
 
 from .main import service
 from .models import Prediction
@@ -55,7 +55,7 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="estimated cost")
     def estimate(self, row: Prediction) -> str:
         its = Row(**{field.name: getattr(row, field.name) for field in fields(Row)})
-        price = cost_of(its, service().settings)
+        price = with_price(its, service().settings)["estimate"]
         return "no price" if price is None else f"{price:.4f}"
 
     @admin.display(description="stored output")
@@ -104,7 +104,7 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
         for row in service().store.usage(time.time() - DAYS * 86_400):
             day = days[datetime.fromtimestamp(row.created_at, UTC).date().isoformat()]
-            price = cost_of(row, service().settings)
+            price = with_price(row, service().settings)["estimate"]
             day["predictions"] += 1
             day["seconds"] += row.predict_seconds or 0.0
             day["estimate"] += price or 0.0

@@ -166,12 +166,8 @@ async def fetch(
                         raise OutputRefused("The output redirects without end.")
                     url, headers = str(reply.next_request.url), plain
                     continue
-                if (
-                    reply.status_code in (401, 403)
-                    and hops == 0
-                    and headers is plain
-                    and allowed.token
-                ):
+                refused = reply.status_code in (401, 403)
+                if refused and hops == 0 and headers is plain and allowed.token:
                     headers = {**plain, "Authorization": f"Bearer {allowed.token}"}
                     continue
                 if reply.status_code in (404, 410):

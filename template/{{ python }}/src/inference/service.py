@@ -226,19 +226,17 @@ class Service:
 
 
 def with_price(row: Row, settings: Settings) -> dict[str, Any]:
-    """The one line about a prediction's cost that the log and ``check_usage`` share."""
+    """The one line about a prediction's cost that the log and ``check_usage`` share.
+
+    What Replicate never had costs nothing; ``estimate`` is None where no price is set.
+    """
+    price = settings.price(row.model, row.predict_seconds or 0.0)
+    sent = row.replicate_id is not None or row.error == UNKNOWN
     return {
         "prediction": row.id,
         "replicate_id": row.replicate_id,
         "model": row.model,
         "status": row.status,
         "predict_seconds": row.predict_seconds,
-        "estimate": cost_of(row, settings),
+        "estimate": price if price is None or sent else 0.0,
     }
-
-
-def cost_of(row: Row, settings: Settings) -> float | None:
-    """What it may have cost, nothing where Replicate never had it; None where no price is set."""
-    price = settings.price(row.model, row.predict_seconds or 0.0)
-    sent = row.replicate_id is not None or row.error == UNKNOWN
-    return price if price is None or sent else 0.0

@@ -117,10 +117,7 @@ def observe(row: Row, remote: Remote, now: float) -> Row:
     if remote.status not in TERMINAL:
         return replace(row, status=remote.status)
     row = replace(
-        row,
-        status=remote.status,
-        error=remote.error,
-        completed_at=remote.completed_at or now,
+        row, status=remote.status, error=remote.error, completed_at=remote.completed_at or now
     )
     if row.status != "succeeded":
         return row

@@ -101,9 +101,7 @@ class Steps:
             raise Refused(f"The file for {name} is not there any more.")
         signed = await self.service.storage.sign(stored.key, 3600)
         return signed or await self.gateway.upload(
-            stored.key.rsplit("/", 1)[-1],
-            stored.content_type,
-            self.service.storage.get(stored.key),
+            stored.key.rsplit("/", 1)[-1], stored.content_type, self.service.storage.get(stored.key)
         )
 
     async def adopt(self, row: Row) -> Row:

@@ -27,7 +27,7 @@ from .prediction import StoredFile
 
 PART_BYTES = 8 * 2**20
 CHECK_SECONDS = 10
-_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT")
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 
 
 class StorageError(Exception):
@@ -42,9 +42,8 @@ class _Stopped(Exception):
 def _settle() -> None:
     """Let obstore's threads leave Python first: before 3.14, one that comes too late aborts us."""
     end = time.monotonic() + 1
-    while time.monotonic() < end:
-        ours = {thread.ident for thread in threading.enumerate()}
-        if ours.issuperset(sys._current_frames()):
+    while sys._current_frames().keys() - {thread.ident for thread in threading.enumerate()}:
+        if time.monotonic() > end:
             return
         time.sleep(0.001)
 
@@ -111,6 +110,8 @@ class Storage:
             raise _Stopped
 
         local = isinstance(self._store, LocalStore)
+        if isinstance(self._store, LocalStore):
+            await asyncio.to_thread(_remove_halves, Path(self._store.prefix or "") / key)
         upload = asyncio.ensure_future(
             obstore.put_async(
                 self._store,
@@ -192,6 +193,12 @@ class Storage:
                 await self.delete(f"{folder}/")
         except TimeoutError:
             raise StorageError(f"no answer within {CHECK_SECONDS} s") from None
+
+
+def _remove_halves(path: Path) -> None:
+    """What a killed process left of a file: obstore gives it its name only at the end."""
+    for half in path.parent.glob(f"{path.name}#*"):
+        half.unlink(missing_ok=True)
 
 
 def _public(url: str) -> bool:

@@ -158,19 +158,10 @@ class Worker:
         """Say that it is over, and again where Replicate said later how long it ran."""
         if new.over and (not old.over or new.predict_seconds != old.predict_seconds):
             self.service.log_over(new)
-        if new.over > old.over:
-            self._report_drift(new)
-
-    def _report_drift(self, row: Row) -> None:
-        model = REGISTRY.get(row.model)
-        if model and model.version and row.version_ran and row.version_ran != model.version:
-            log.error(
-                "another version ran than the pinned one",
-                prediction=row.id,
-                model=row.model,
-                pinned=model.version,
-                ran=row.version_ran,
-            )
+        model, ran = REGISTRY.get(new.model), new.version_ran
+        if new.over > old.over and model and model.version and ran and ran != model.version:
+            names = {"prediction": new.id, "model": new.model, "pinned": model.version, "ran": ran}
+            log.error("another version ran than the pinned one", **names)
 
 
 def run_worker(service: Service, stop: threading.Event) -> None:
