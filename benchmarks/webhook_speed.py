@@ -5,6 +5,7 @@
 
 A real server on SQLite and on PostgreSQL verifies signed webhooks, keeps each and makes its row
 due; each webhook is another one. Rounds are interleaved and medians compared: only ratios count.
+"/healthz" is what the service's own middleware leaves of the no-op's speed.
 The second form measures a service that runs already, of any framework. The client is one process
 with 16 connections; its own share of a core is printed, so that it can be seen not to be the limit.
 """
@@ -43,6 +44,7 @@ BURST = 1_000
 ROWS = 32
 SECRET = "whsec_" + base64.b64encode(b"the benchmark's own secret").decode()
 WEBHOOK = "/api/webhooks/replicate"
+HEALTH = "/healthz"
 # The server of each framework with a handler that reads the body and answers, and nothing else.
 NOOP = {
     "fastapi": """
@@ -260,6 +262,9 @@ def measure(urls: dict[str, str], rows: dict[str, list[str]], secret: str, secon
     """Print the throughput of each, as a ratio of the no-op's, and the latencies of a burst."""
 
     def requests(name: str, count: int) -> list[bytes]:
+        if name == HEALTH:
+            head = f"GET {HEALTH} HTTP/1.1\r\nHost: {urlsplit(urls[name]).netloc}\r\n\r\n"
+            return [head.encode()] * count
         ids = rows.get(name) or ["0" * 32]
         return [request_for(urls[name], ids[n % len(ids)], secret) for n in range(count)]
 
@@ -304,6 +309,7 @@ def main() -> None:
         project = render(Path(folder), framework=arguments.framework)
         with started(arguments.framework, project, arguments.profile) as urls:
             rows = {name: new_rows(url) for name, url in urls.items() if name != "no-op"}
+            urls[HEALTH] = urls["SQLite"]
             measure(urls, rows, SECRET, arguments.seconds)
 
 
