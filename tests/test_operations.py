@@ -65,13 +65,14 @@ def refusal(project: Path, command: tuple[str | Path, ...], **env: str) -> tuple
 STARTS = {
     "py": """
 import contextlib, io, json, os, sys
-from app.__main__ import main
+from app.__main__ import build_service, migrate, serve
+from inference.processes import run
 for process, changes in json.load(sys.stdin):
     before = dict(os.environ)
     os.environ |= changes
     sys.argv = ["app", process]
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = main()
+        code = run(build_service, migrate, serve)
     os.environ.clear()
     os.environ |= before
     print(json.dumps([code, said.getvalue()]))

@@ -38,9 +38,5 @@ def serve(host: str, port: int) -> None:
     ).serve()
 
 
-def main() -> int:
-    return processes.run(build_service, migrate, serve)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(processes.run(build_service, migrate, serve))

@@ -35,9 +35,5 @@ def serve(host: str, port: int) -> None:
     )
 
 
-def main() -> int:
-    return processes.run(build_service, migrate, serve)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(processes.run(build_service, migrate, serve))

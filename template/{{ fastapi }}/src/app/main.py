@@ -120,14 +120,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem_response(Problem(400, "Not JSON", "The body cannot be read as JSON."))
-    return problem_response(
-        invalid_fields(
-            [
-                {"field": ".".join(map(str, item["loc"][1:])), "detail": item["msg"]}
-                for item in found
-            ]
-        )
-    )
+    errors = [
+        {"field": ".".join(map(str, item["loc"][1:])), "detail": item["msg"]} for item in found
+    ]
+    return problem_response(invalid_fields(errors))
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -56,14 +56,11 @@ def invalid_fields(errors: list[dict[str, str]]) -> Problem:
     return Problem(422, "Invalid request", detail, errors=errors)
 
 
-def invalid_input(error: ValidationError, prefix: str = "") -> Problem:
+def invalid_input(error: ValidationError, *prefix: str) -> Problem:
     """A field-by-field account of what pydantic refused."""
     return invalid_fields(
         [
-            {
-                "field": ".".join([*([prefix] if prefix else []), *map(str, item["loc"])]),
-                "detail": item["msg"],
-            }
+            {"field": ".".join([*prefix, *map(str, item["loc"])]), "detail": item["msg"]}
             for item in error.errors(include_url=False, include_input=False)
         ]
     )

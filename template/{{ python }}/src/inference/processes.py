@@ -12,6 +12,8 @@ from .logs import configure_logs
 from .service import Service
 from .settings import Settings, SettingsError, load_settings
 
+Build = Callable[[Settings], Service]
+
 
 def work(service: Service) -> None:
     """Run a worker until the process is told to stop."""
@@ -23,11 +25,7 @@ def work(service: Service) -> None:
     run_worker(service, stop)
 
 
-def run(
-    build: Callable[[Settings], Service],
-    migrate: Callable[[], None],
-    serve: Callable[[str, int], None],
-) -> int:
+def run(build: Build, migrate: Callable[[], None], serve: Callable[[str, int], None]) -> int:
     """Run the process that the command line names; returns 2 where the settings lack something.
 
     ``serve`` takes host and port, and returns when it was told to stop.
@@ -38,15 +36,14 @@ def run(
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     try:
-        match arguments.process:
-            case "migrate":
-                migrate()
-            case "worker":
-                settings = load_settings()
-                configure_logs(json=not settings.development)
-                work(build(settings))
-            case _:
-                serve(arguments.host, arguments.port)
+        if arguments.process == "migrate":
+            migrate()
+        elif arguments.process == "web":
+            serve(arguments.host, arguments.port)
+        else:
+            settings = load_settings()
+            configure_logs(json=not settings.development)
+            work(build(settings))
     except SettingsError as error:
         print(f"The settings are not complete:\n{error}", file=sys.stderr)
         return 2
