@@ -1,11 +1,10 @@
 /** The database: SQLite for one machine, PostgreSQL for many; the same tables and statements. */
 import { mkdirSync } from "node:fs";
+import { Socket } from "node:net";
 import { dirname, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
 import {
-  CompiledQuery,
-  type DatabaseConnection,
-  type Driver,
   type ExpressionBuilder,
   Kysely,
   PostgresDialect,
@@ -50,11 +49,8 @@ export interface Database {
   isPostgres: boolean;
 }
 
-/**
- * Milliseconds until a server that does not answer any more counts as gone; without them a worker
- * that was cut off waits for a quarter of an hour.
- */
-const CUT_OFF = { connectionTimeoutMillis: 10_000, query_timeout: 30_000, keepAlive: true };
+/** Milliseconds until a connection that says nothing counts as gone, or a lock as never free. */
+const SILENCE = 30_000;
 
 const JSON_COLUMNS = new Set(["input", "remote_output", "output", "files", "body", "file"]);
 const BOOLEAN_COLUMNS = new Set(["cancel_requested", "erased", "leased"]);
@@ -66,40 +62,69 @@ const BOOLEAN_COLUMNS = new Set(["cancel_requested", "erased", "leased"]);
  */
 export function openDatabase(url: string): Database {
   if (/^postgres(ql)?(\+\w+)?:/.test(url)) {
-    const connectionString = url.replace(/^postgres(ql)?(\+\w+)?:/, "postgres:");
-    const pool = new Pool({ connectionString, ...CUT_OFF });
-    // A connection that breaks while idle is replaced; without a listener it would end the process.
-    pool.on("error", () => undefined);
-    return { query: new Kysely({ dialect: new PostgresDialect({ pool }) }), isPostgres: true };
+    const dialect = new PostgresDialect({ pool: pool(url) });
+    return { query: new Kysely({ dialect }), isPostgres: true };
   }
   const [, name] = /^(?:sqlite|file):(?:\/\/\/?)?(.+)$/.exec(url) ?? [];
   if (!name) throw new SettingsError("DATABASE_URL: neither sqlite:///path nor postgresql://…");
   const path = resolve(name);
   mkdirSync(dirname(path), { recursive: true });
-  const database = new Sqlite(path, { timeout: 30_000 });
+  const database = new Sqlite(path, { timeout: SILENCE });
   database.pragma("journal_mode = WAL");
   // NORMAL survives a killed process; a power cut may lose the last commits (FULL would not).
   database.pragma("synchronous = NORMAL");
-  return { query: new Kysely({ dialect: new ImmediateDialect({ database }) }), isPostgres: false };
+  const dialect = new SqliteDialect({ database });
+  dialect.createDriver = () => new ImmediateDriver(database);
+  return { query: new Kysely({ dialect }), isPostgres: false };
 }
 
-/** SQLite whose transactions lock at once, so that writers queue up instead of failing. */
-class ImmediateDialect extends SqliteDialect {
-  readonly #config: ConstructorParameters<typeof SqliteDialect>[0];
-
-  constructor(config: ConstructorParameters<typeof SqliteDialect>[0]) {
-    super(config);
-    this.#config = config;
-  }
-
-  override createDriver(): Driver {
-    return new ImmediateDriver(this.#config);
-  }
+function pool(url: string): Pool {
+  const made = new Pool({
+    connectionString: url.replace(/^postgres(ql)?(\+\w+)?:/, "postgres:"),
+    connectionTimeoutMillis: 10_000,
+    // Without it a worker that was cut off waits for a quarter of an hour.
+    stream: () =>
+      new Socket().setTimeout(SILENCE, function (this: Socket) {
+        this.destroy();
+      }),
+    onConnect: async (client) => {
+      // A connection that breaks is replaced; without listeners it would end the process.
+      client.on("error", () => undefined);
+      // A host that stands still in the middle of a transaction would keep its rows locked.
+      await client.query("set idle_in_transaction_session_timeout = '30s'");
+    },
+  });
+  made.on("error", () => undefined);
+  return made;
 }
 
+/** Transactions lock at once, so that writers queue up instead of failing. */
 class ImmediateDriver extends SqliteDriver {
-  override async beginTransaction(connection: DatabaseConnection): Promise<void> {
-    await connection.executeQuery(CompiledQuery.raw("begin immediate"));
+  readonly #database: Sqlite.Database;
+
+  constructor(database: Sqlite.Database) {
+    super({ database });
+    this.#database = database;
+  }
+
+  /** Waits for its turn here, not in SQLite, where the whole process would wait with it. */
+  override async beginTransaction(): Promise<void> {
+    const end = performance.now() + SILENCE;
+    while (!this.#begun(performance.now() > end)) await sleep(2 + 8 * Math.random());
+  }
+
+  #begun(last: boolean): boolean {
+    this.#database.pragma("busy_timeout = 0");
+    try {
+      this.#database.exec("begin immediate");
+      return true;
+    } catch (error) {
+      const busy = error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_BUSY");
+      if (last || !busy) throw error;
+      return false;
+    } finally {
+      this.#database.pragma(`busy_timeout = ${SILENCE}`);
+    }
   }
 }
 

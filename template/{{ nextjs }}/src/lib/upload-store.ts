@@ -1,6 +1,13 @@
 /** What uploads and their tidying ask of the database. */
 import type { Kysely } from "kysely";
-import { type Database, decoded, encoded, type Tables, type UploadedFile } from "./database.ts";
+import {
+  type Database,
+  decoded,
+  encoded,
+  type Query,
+  type Tables,
+  type UploadedFile,
+} from "./database.ts";
 import { checkLimits, lockLimits } from "./limits.ts";
 import type { StoredFile } from "./prediction.ts";
 import type { Limits } from "./settings.ts";
@@ -30,7 +37,7 @@ export class UploadStore {
   /** Write the file of an upload that is stored now. */
   async keep(id: string, file: StoredFile): Promise<void> {
     const values = encoded({ file }, this.#db);
-    await this.#query.updateTable("uploads").set(values).where("id", "=", id).execute();
+    await this.#write((db) => db.updateTable("uploads").set(values).where("id", "=", id));
   }
 
   /** At most 100 uploads created before then, oldest first. */
@@ -46,33 +53,39 @@ export class UploadStore {
 
   /** Delete the upload; no effect where it is gone. */
   async forget(id: string): Promise<void> {
-    await this.#query.deleteFrom("uploads").where("id", "=", id).execute();
+    await this.#write((db) => db.deleteFrom("uploads").where("id", "=", id));
   }
 
   /** Delete the events received before then that are handled, or whose row is not there. */
   async forgetEvents(before: number): Promise<void> {
-    await this.#query
-      .deleteFrom("webhook_events")
-      .where("received_at", "<", before)
-      .where((e) =>
-        e.or([
-          e("handled_at", "is not", null),
-          e.not(
-            e.exists(
-              e
-                .selectFrom("predictions")
-                .select("predictions.id")
-                .where((p) =>
-                  p.or([
-                    p("predictions.id", "=", p.ref("webhook_events.row_id")),
-                    p("predictions.replicate_id", "=", p.ref("webhook_events.replicate_id")),
-                  ]),
-                ),
+    await this.#write((db) =>
+      db
+        .deleteFrom("webhook_events")
+        .where("received_at", "<", before)
+        .where((e) =>
+          e.or([
+            e("handled_at", "is not", null),
+            e.not(
+              e.exists(
+                e
+                  .selectFrom("predictions")
+                  .select("predictions.id")
+                  .where((p) =>
+                    p.or([
+                      p("predictions.id", "=", p.ref("webhook_events.row_id")),
+                      p("predictions.replicate_id", "=", p.ref("webhook_events.replicate_id")),
+                    ]),
+                  ),
+              ),
             ),
-          ),
-        ]),
-      )
-      .execute();
+          ]),
+        ),
+    );
+  }
+
+  /** One statement, in its turn. */
+  async #write(statement: (db: Query) => { execute(): Promise<unknown> }): Promise<void> {
+    await this.#query.transaction().execute((db) => statement(db).execute());
   }
 
   async get(id: string): Promise<UploadedFile | null> {
