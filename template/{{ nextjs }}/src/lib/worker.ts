@@ -91,7 +91,8 @@ export class Worker {
   /** Do the next step of a claimed row. */
   async #work(row: Row): Promise<void> {
     const lease = new AbortController();
-    const renewal = this.#renew(row, lease);
+    const done = new AbortController();
+    void this.#renew(row, lease, done.signal);
     try {
       await this.#advance(row, lease.signal);
     } catch (error) {
@@ -104,25 +105,26 @@ export class Worker {
         await this.#queue.note(row, { ...row, ...later });
       }
     } finally {
-      clearInterval(renewal);
+      done.abort();
     }
   }
 
-  #renew(row: Row, lease: AbortController): NodeJS.Timeout {
+  /** Keep the lease until `done`; abort it where another has the row, or may have it by now. */
+  async #renew(row: Row, lease: AbortController, done: AbortSignal): Promise<void> {
+    let mine = true;
     let end = performance.now() + LEASE * 1000;
-    return setInterval(
-      async () => {
-        const began = performance.now();
-        try {
-          if (!(await this.#queue.renew(row, now() + LEASE))) lease.abort(new LeaseLost());
-          end = began + LEASE * 1000;
-        } catch (error) {
-          log.warn({ prediction: row.id, reason: String(error) }, "lease not renewed");
-          if (began > end) lease.abort(new LeaseLost());
-        }
-      },
-      (LEASE / 3) * 1000,
-    );
+    while (mine && performance.now() < end) {
+      await sleep((LEASE / 3) * 1000, undefined, { signal: done }).catch(() => undefined);
+      if (done.aborted) return;
+      const began = performance.now();
+      try {
+        mine = await this.#queue.renew(row, now() + LEASE);
+        end = began + LEASE * 1000;
+      } catch (error) {
+        log.warn({ prediction: row.id, reason: String(error) }, "lease not renewed");
+      }
+    }
+    lease.abort(new LeaseLost());
   }
 
   async #advance(row: Row, signal: AbortSignal): Promise<void> {
