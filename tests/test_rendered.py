@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from allpairspy import AllPairs
-from copier.errors import UserMessageError
 
 from tests.rendering import (
     BIN,
@@ -106,7 +105,7 @@ def test_every_choice_changes_a_file(name: str, answer: Any, renders: Renders) -
 def test_a_storage_that_the_framework_cannot_serve_is_refused(
     framework: str, storage: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserMessageError, match=f"storage: {storage} does not go with {framework}"):
+    with pytest.raises(ValueError, match=r"'storage': only .+ serves? it"):
         render(tmp_path, framework=framework, storage=storage)
 
 
