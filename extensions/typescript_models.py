@@ -115,6 +115,10 @@ def listed(models: Sequence[Json]) -> str:
 
 def _schema(field: Json) -> Node:
     default, calls = field.get("default"), []
+    # What JavaScript cannot count to it cannot choose either.
+    choices = [value for value in field.get("enum", []) if not _is_uncountable(value)]
+    field = {name: value for name, value in field.items() if name != "enum"}
+    field |= {"enum": choices} if choices else {}
     start, made = _type(field)
     for name, bound in (("min", field.get("minimum")), ("max", field.get("maximum"))):
         if bound is not None and "enum" not in field and abs(bound) <= SAFE:
@@ -131,9 +135,20 @@ def _type(field: Json) -> tuple[str, list[tuple[str, list[Node]]]]:
         texts = all(isinstance(value, str) for value in field["enum"])
         return "z", [(".enum" if texts else ".literal", [_node(field["enum"])])]
     if field["type"] == "array":
-        return "z", [(".array", [TYPES.get(field.get("items", "object"), TYPES["object"])])]
+        items = field.get("items", "object")
+        # A default that is none of the declared ones says that the declaration is wrong.
+        right = all(_is_of(items, value) for value in field.get("default") or [])
+        return "z", [(".array", [TYPES.get(items if right else "object", TYPES["object"])])]
     kind = TYPES[field["type"]]
     return ("file()", []) if kind == "file()" else ("z", [(kind[1:-2], [])])
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if kind in ("integer", "number"):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in ("string", "file"):
+        return isinstance(value, str)
+    return kind != "boolean" or isinstance(value, bool)
 
 
 def _node(value: Any) -> Node:
@@ -147,7 +162,13 @@ def _node(value: Any) -> Node:
     if isinstance(value, float):
         # 1.0 is 1 in JavaScript, and the formatter writes 1e20, not 1e+20.
         return str(int(value)) if value.is_integer() and abs(value) < 1e16 else _float(value)
+    if _is_uncountable(value):
+        return _float(float(value))
     return json.dumps(value)
+
+
+def _is_uncountable(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) > SAFE
 
 
 def _float(value: float) -> str:
@@ -158,7 +179,7 @@ def _float(value: float) -> str:
 def _key(name: str) -> str:
     if name == "__proto__":
         return '["__proto__"]'  # else it would set the prototype
-    return name if re.fullmatch(r"[A-Za-z_$][A-Za-z0-9_$]*", name) else _quoted(name)
+    return name if name.replace("$", "_").isidentifier() else _quoted(name)
 
 
 def _quoted(text: str) -> str:
@@ -187,7 +208,8 @@ def _lay(start: str, node: Node, end: str, indent: int) -> list[str]:
     if _width(line) <= WIDTH and not _broken(node):
         return [line]
     if isinstance(node, str):
-        if not start.endswith(": "):
+        # Below a key of up to four columns nothing would be won.
+        if not start.endswith(": ") or _width(start) <= 6:
             return [line]
         return [f"{' ' * indent}{start.rstrip()}", f"{' ' * (indent + 2)}{node}{end}"]
     if isinstance(node, Group):
@@ -198,7 +220,18 @@ def _lay(start: str, node: Node, end: str, indent: int) -> list[str]:
 def _chained(start: str, chain: Chain, end: str, indent: int) -> list[str]:
     if len(chain.calls) == 1:
         name, given = chain.calls[0]
-        return _called(f"{start}{chain.start}{name}", given, end, indent)
+        lines = _called(f"{start}{chain.start}{name}", given, end, indent)
+        if _width(lines[0]) <= WIDTH or not start:
+            return lines
+        return [f"{' ' * indent}{start.rstrip()}", f"{' ' * (indent + 2)}{_flat(chain)}{end}"]
+    if len(chain.calls) == 2:
+        (first, its), (last, given) = chain.calls
+        before = f"{start}{chain.start}{first}({', '.join(map(_flat, its))}){last}"
+        together = _called(before, given, end, indent)
+        # An object, or a matrix, on several lines keeps two calls together where they fit.
+        forced = any(line.endswith("{") for line in together) or any(map(_broken, given))
+        if forced and _width(together[0]) <= WIDTH:
+            return together
     lines = [f"{' ' * indent}{start}{chain.start}"]
     for name, given in chain.calls[:-1]:
         lines += _called(name, given, "", indent + 2)
@@ -226,7 +259,9 @@ def _split(start: str, node: Group, end: str, indent: int) -> list[str]:
     """One item a line, with a comma after the last; numbers fill their lines."""
     margin = " " * indent
     lines = [f"{margin}{start}{node.opening}"]
-    if all(isinstance(item, str) and re.match(r"[-\d]", item) for _, item in node.items):
+    if all(
+        not key and isinstance(item, str) and re.match(r"[-\d]", item) for key, item in node.items
+    ):
         line = ""
         for _, item in node.items:
             if line and _width(f"{margin}  {line} {item},") > WIDTH:

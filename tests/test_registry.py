@@ -271,7 +271,8 @@ def test_names_that_collide_are_told_apart(tmp_path: Path) -> None:
 
 
 # What a model's input may be like, as Replicate would describe it; nothing in it fits together.
-texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=120)
+# Without characters that only a newer Unicode has: how wide they are, nobody agrees.
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cn"]), max_size=120)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
