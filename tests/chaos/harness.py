@@ -26,10 +26,10 @@ from typing import Any, Literal, Protocol
 import httpx
 
 from tests.chaos.proxies import HttpProxy, Loop, Request
+from tests.node import NODE, built, is_node
 from tests.rendering import free_port, project_env
 
 PYTHON = sys.executable
-MODELS = ["black-forest-labs/flux-schnell", "nightmareai/real-esrgan"]
 CREATES = re.compile(r"^/v1/(deployments/[^/]+/[^/]+/|models/[^/]+/[^/]+/)?predictions$")
 WEBHOOK = r"^/api/webhooks/replicate"
 OUTPUT = r"^/_files/"
@@ -57,7 +57,17 @@ PYTHON_PROJECT = Commands(
     worker=[PYTHON, "-m", "app", "worker"],
     emulator=[PYTHON, "dev/emulator.py", "--port", "{port}"],
 )
-PROJECTS: Mapping[str, Commands] = {"fastapi": PYTHON_PROJECT, "django": PYTHON_PROJECT}
+NODE_PROJECT = Commands(
+    migrate=[str(NODE), "--conditions=react-server", "src/migrate.ts"],
+    web=[str(NODE), "node_modules/next/dist/bin/next", "start", "-H", "127.0.0.1", "-p", "{port}"],
+    worker=[str(NODE), "--conditions=react-server", "src/worker.ts"],
+    emulator=[str(NODE), "dev/emulator.ts", "--port", "{port}"],
+)
+PROJECTS: Mapping[str, Commands] = {
+    "fastapi": PYTHON_PROJECT,
+    "django": PYTHON_PROJECT,
+    "nextjs": NODE_PROJECT,
+}
 
 
 HURRIED = {"LEASE": 9, "ADOPTION_MARGIN": 10, "ASK_EVERY_WITH_WEBHOOK": 10}
@@ -192,7 +202,7 @@ class Chaos:
         on_host: Callable[[str], Sequence[str]] = lambda _: (),
         lease: float = LEASE,
     ) -> None:
-        self.project = project
+        self.project = built(project) if is_node(project) else project
         self.commands = PROJECTS[framework]
         self.database = database
         self.storage = storage
@@ -318,6 +328,10 @@ class Chaos:
             for name in self.names:
                 if self.running[name].poll() is not None:
                     self._start(name)
+
+    def ended(self) -> list[str]:
+        """The processes that have ended without being killed."""
+        return [name for name in self.names if self.running[name].poll() is not None]
 
     def add_worker(self, name: str) -> None:
         with self._lock:

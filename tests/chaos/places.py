@@ -9,10 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import obstore
+import psycopg
 from obstore.store import S3Store
 
 from tests.chaos.proxies import BytesProxy, Loop
 from tests.storage.servers import BUCKET, S3
+
+PART = re.compile(r"#\d+$|\.part$")
+"""What is not whole yet: as obstore names it, or as a Next.js project does."""
 
 
 class Sqlite:
@@ -47,6 +51,14 @@ class Postgresql:
     def standing_still(self) -> contextlib.AbstractContextManager[None]:
         return self.proxy.standing_still()
 
+    def end_sessions(self) -> None:
+        """As the server does when it is restarted; they are over when this returns."""
+        others = "datname = current_database() and pid <> pg_backend_pid()"
+        with psycopg.connect(self.url) as connection:
+            connection.execute(
+                f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where {others}"
+            )
+
 
 def url_name(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
@@ -71,10 +83,10 @@ class LocalStorage:
         return sorted(path.relative_to(self._folder).as_posix() for path in files)
 
     def objects(self) -> list[str]:
-        return [name for name in self._files() if "#" not in name]
+        return [name for name in self._files() if not PART.search(name)]
 
     def leftovers(self) -> list[str]:
-        return [name for name in self._files() if "#" in name]
+        return [name for name in self._files() if PART.search(name)]
 
 
 class S3Storage:

@@ -197,6 +197,9 @@ class BytesProxy:
         self._loop = loop
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._last = ""
+        self.stuck = threading.Event()
+        """Whether a client has sent what was to be its last."""
         self._writers: set[asyncio.StreamWriter] = set()
         self.clients: set[str] = set()
         """The addresses that have come."""
@@ -218,6 +221,10 @@ class BytesProxy:
             yield
         finally:
             self._loop.loop.call_soon_threadsafe(self._flowing.set)
+
+    def stick_after(self, last: str) -> None:
+        """The next client that sends this says nothing more; it hears what is answered."""
+        self._last = last
 
     def close(self) -> None:
         """Take no more connections, and cut those that there are."""
@@ -247,4 +254,8 @@ class BytesProxy:
                     await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
+                if held and self._last and re.search(self._last, chunk.decode("latin-1")):
+                    self._last = ""
+                    self.stuck.set()
+                    await asyncio.Event().wait()
         writer.close()

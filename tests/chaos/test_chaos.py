@@ -10,19 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.harness import (
-    HURRIED,
-    MODELS,
-    PROJECTS,
-    Chaos,
-    Database,
-    Storage,
-    hurried,
-    run,
-    table,
-)
+from tests.chaos.harness import HURRIED, PROJECTS, Chaos, Database, Storage, hurried, run, table
 from tests.chaos.places import LocalStorage, Postgresql, S3Storage, Sqlite
 from tests.chaos.proxies import Loop
+from tests.contract.conftest import MODELS
 from tests.rendering import Renders
 from tests.storage.servers import s3_server
 

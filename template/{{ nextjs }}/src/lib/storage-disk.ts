@@ -27,7 +27,7 @@ export class DiskStorage implements Storage {
   async put(key: string, chunks: Chunks, type: string, signal?: AbortSignal): Promise<StoredFile> {
     const path = below(this.#folder, key);
     // Beside it until it is whole: what a killed process leaves goes with its folder.
-    const part = `${path}.${process.pid}-${Date.now()}.part`;
+    const part = `${path}.${crypto.randomUUID()}.part`;
     const counted = new Counted(chunks, signal);
     try {
       await mkdir(dirname(path), { recursive: true });
