@@ -7,9 +7,11 @@ with MODELS and ENVIRONMENT as below; tests that need a service of their own sta
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,9 @@ ENVIRONMENT = {
     "MAX_UPLOAD_BYTES": "3000000",
     "RUN_WAIT_SECONDS": "5",
 }
+FRAMEWORKS = ("fastapi", "django", "nextjs")
+DATABASES = ("sqlite", "postgresql")
+QUICK = "fastapi-sqlite"
 NewCaller = Callable[[], Caller]
 NewService = Callable[..., contextlib.AbstractContextManager["Service"]]
 
@@ -44,6 +49,8 @@ class Service:
 
     url: str
     emulator: str
+    database: str = ""
+    """Its URL, where we have started the service."""
 
     def caller(self) -> Caller:
         """A caller whose session has begun."""
@@ -52,42 +59,50 @@ class Service:
         return made
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "fastapi",
-        *(
-            pytest.param(kind + database, marks=pytest.mark.slow)
-            for kind in ("fastapi", "django", "nextjs")
-            for database in ("", "-postgresql")
-            if kind + database != "fastapi"
-        ),
-    ],
-)
-def kind(request: pytest.FixtureRequest) -> str:
-    """The framework, and the database where it is not SQLite."""
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test on every framework and database, or on the one database that its mark names."""
+    if "kind" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("database")
+    databases = mark.args if mark else DATABASES
+    kinds = [f"{kind}-{name}" for kind in FRAMEWORKS for name in databases]
+    slow = [kind if kind == QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
+    metafunc.parametrize("kind", slow, scope="session")
+
+
+@pytest.fixture(scope="session")
+def projects(renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """One project of each framework: what its services share is never written to."""
+
+    @functools.cache
+    def project(framework: str) -> Path:
+        place = tmp_path_factory.mktemp(framework) / "project"
+        return renders.copy(place, framework=framework, replicate_models=MODELS)
+
+    return project
 
 
 @pytest.fixture(scope="session")
 def new_service(
     kind: str,
-    renders: Renders,
+    projects: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> NewService:
     """Starts services of one kind, each with its own database, storage and emulator."""
     framework, _, database = kind.partition("-")
 
+    project = projects(framework)
+
     @contextlib.contextmanager
     def new(**environment: str) -> Iterator[Service]:
         folder = tmp_path_factory.mktemp(kind)
-        project = renders.copy(folder / "project", framework=framework, replicate_models=MODELS)
-        if database:
-            new_database = request.getfixturevalue("new_database")
-            environment = {"DATABASE_URL": new_database()} | environment
-        with running(project, **ENVIRONMENT | environment) as started:
-            yield Service(started.url, started.emulator)
+        places = {"DATABASE_URL": f"sqlite:///{folder}/app.db", "STORAGE_URL": f"{folder}/outputs"}
+        if database == "postgresql":
+            places["DATABASE_URL"] = request.getfixturevalue("new_database")()
+        places |= environment
+        with running(project, **ENVIRONMENT | places) as started:
+            yield Service(started.url, started.emulator, places["DATABASE_URL"])
 
     return new
 

@@ -10,6 +10,8 @@ import pytest
 from tests.contract.client import ESRGAN, FLUX, Caller, Emulator
 from tests.contract.conftest import NewCaller
 
+pytestmark = pytest.mark.database("sqlite")
+
 PNG = b"\x89PNG\r\n\x1a\n and more"
 HTML = "<script>alert(1)</script>"
 

@@ -22,14 +22,18 @@ START = {"model": FLUX, "input": {"prompt": "x"}}
     ],
 )
 def test_a_limit(new_service: NewService, limit: str, title: str) -> None:
-    with new_service(**{limit: "2", "PRIME": "1"}) as service:
+    with new_service(**{limit: "2"}) as service:
         caller = service.caller()
+        for _ in range(2):
+            caller.uploaded(b"x", "image/png")
+        uploads = [caller.upload(b"x", "image/png"), service.caller().upload(b"x", "image/png")]
+        # uploads do not use up what predictions may have
         for _ in range(2):
             reply = caller.post("/api/predictions", START, idempotency_key="same")
             assert reply.status_code == 201  # one prediction: a repeated key costs nothing
         assert caller.post("/api/predictions", START).status_code == 201
         refused = [caller.post("/api/predictions", START), caller.post("/api/models/blip/prime")]
-        for reply in refused:
+        for reply in (uploads[0], *refused):
             assert reply.status_code == 429
             assert reply.json()["title"] == title
             most = 86_400 if limit == "DAILY_PREDICTIONS" else 60
@@ -37,8 +41,8 @@ def test_a_limit(new_service: NewService, limit: str, title: str) -> None:
         assert len(caller.emulator.created()) == len(caller.all()) == 2
         known = caller.post("/api/predictions", START, idempotency_key="same")
         assert known.status_code == 201
-        other = service.caller().post("/api/predictions", START)
-        assert other.status_code == (201 if limit == "CALLER_PER_MINUTE" else 429)
+        for other in (uploads[1], service.caller().post("/api/predictions", START)):
+            assert other.status_code == (201 if limit == "CALLER_PER_MINUTE" else 429)
 
 
 def test_the_daily_seconds(new_service: NewService) -> None:
@@ -50,6 +54,7 @@ def test_the_daily_seconds(new_service: NewService) -> None:
         assert refused.json()["title"] == "The daily ceiling is reached"
 
 
+@pytest.mark.database("sqlite")
 def test_time_is_limited_and_priming_is_off(new_service: NewService) -> None:
     with new_service(CANCEL_AFTER_SECONDS="5", PRIME="0") as service:
         caller = service.caller()
@@ -69,6 +74,7 @@ def test_time_is_limited_and_priming_is_off(new_service: NewService) -> None:
         assert [each["cancel-after"] for each in creates] == ["5s", "5s"]
 
 
+@pytest.mark.database("sqlite")
 def test_outputs_are_limited(new_service: NewService) -> None:
     with new_service(MAX_OUTPUT_BYTES="1000000") as service:
         caller = service.caller()
@@ -81,6 +87,7 @@ def test_outputs_are_limited(new_service: NewService) -> None:
         assert caller.run(FLUX, prompt="x", num_outputs=2)["storage"] == "failed"
 
 
+@pytest.mark.database("sqlite")
 def test_not_ready_without_storage(new_service: NewService) -> None:
     nowhere = {
         "STORAGE_URL": "s3://nowhere/here",
@@ -104,34 +111,13 @@ def test_not_ready_without_storage(new_service: NewService) -> None:
         assert (prediction["storage"], prediction["output"]) == ("pending", None)
 
 
-@pytest.mark.parametrize(
-    ("limit", "title"),
-    [
-        ("CALLER_PER_MINUTE", "Too many requests"),
-        ("ADDRESS_PER_MINUTE", "Too many requests from this address"),
-        ("DAILY_PREDICTIONS", "The daily ceiling is reached"),
-    ],
-)
-def test_a_limit_of_uploads(new_service: NewService, limit: str, title: str) -> None:
-    with new_service(**{limit: "2"}) as service:
-        caller = service.caller()
-        for _ in range(2):
-            caller.uploaded(b"x", "image/png")
-        refused = caller.upload(b"x", "image/png")
-        assert refused.status_code == 429
-        assert refused.json()["title"] == title
-        # uploads do not use up what predictions may have
-        assert caller.post("/api/predictions", START).status_code == 201
-        other = service.caller().upload(b"x", "image/png")
-        assert other.status_code == (201 if limit == "CALLER_PER_MINUTE" else 429)
-
-
 def from_address(caller: Caller, forwarded: str) -> int:
     """The status of a start by a new caller, forwarded for these addresses."""
     caller.http.cookies.clear()
     return caller.post("/api/predictions", START, x_forwarded_for=forwarded).status_code
 
 
+@pytest.mark.database("sqlite")
 def test_nobody_chooses_their_address(new_service: NewService) -> None:
     with new_service(ADDRESS_PER_MINUTE="2", FORWARDED_ALLOW_IPS="192.0.2.1") as service:
         caller = service.caller()
@@ -139,6 +125,7 @@ def test_nobody_chooses_their_address(new_service: NewService) -> None:
         assert statuses == [201, 201, 429, 429]
 
 
+@pytest.mark.database("sqlite")
 def test_a_proxy_says_whose_address_it_is(new_service: NewService) -> None:
     with new_service(ADDRESS_PER_MINUTE="2", FORWARDED_ALLOW_IPS="127.0.0.1,10.0.0.0/8") as service:
         caller = service.caller()
@@ -152,6 +139,7 @@ def test_a_proxy_says_whose_address_it_is(new_service: NewService) -> None:
         assert from_address(caller, "2001:db8:1:3::1") == 201
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("everyone", ["*", "0.0.0.0/0", "::/0", "proxy.example.com"])
 def test_not_everyone_can_be_a_proxy(new_service: NewService, everyone: str) -> None:
     with (
@@ -161,6 +149,7 @@ def test_not_everyone_can_be_a_proxy(new_service: NewService, everyone: str) -> 
         pass
 
 
+@pytest.mark.database("sqlite")
 def test_a_deployment(new_service: NewService) -> None:
     """A setting sends a model to a deployment, with the same limits; there it is always warm."""
     where = {ESRGAN: {"deployment": "acme/upscaler"}}
@@ -189,6 +178,7 @@ def test_a_deployment(new_service: NewService) -> None:
         assert [each["headers"].get("cancel-after") for each in sent] == ["5s"] * 3
 
 
+@pytest.mark.database("sqlite")
 def test_a_priming_is_limited_too(new_service: NewService) -> None:
     with new_service(CANCEL_AFTER_SECONDS="7", PRIME="1") as service:
         caller = service.caller()

@@ -62,6 +62,7 @@ def test_run_mode_answers_at_once_where_asked_to(caller: Caller, emulator: Emula
     assert caller.settled(prediction)["storage"] == "stored"
 
 
+@pytest.mark.database("sqlite")
 def test_run_mode_is_bounded_and_nothing_is_lost(caller: Caller, emulator: Emulator) -> None:
     emulator.settings(run_seconds=9)
     began = time.monotonic()
@@ -127,6 +128,7 @@ def test_a_stored_output_is_an_input(caller: Caller, emulator: Emulator) -> None
     assert upload["checksums"]["sha256"] == hashlib.sha256(caller.get(made).content).hexdigest()
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("image", [PICTURE, "data:image/png;base64,iVBORw0KGgo="])
 def test_foreign_files_are_inputs_as_they_are(
     caller: Caller, emulator: Emulator, image: str
@@ -165,6 +167,7 @@ def test_results_that_are_no_output(
     assert len(again) == len(asked)
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     ("fault", "params", "storage"),
     [
@@ -264,12 +267,14 @@ def test_a_key_is_used_up_when_its_prediction_is_deleted(caller: Caller) -> None
         assert caller.post("/api/predictions", RUNS, idempotency_key=key).status_code == 422
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, b"\xe4"])
 def test_keys_that_are_none(caller: Caller, key: Any) -> None:
     headers = JSON | {"Idempotency-Key": key}
     assert caller.http.post("/api/predictions", json=RUNS, headers=headers).status_code == 422
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -306,6 +311,7 @@ def test_a_wrong_request_names_its_field(
     assert len(emulator.created()) == before
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
 def test_numbers_that_are_none(caller: Caller, number: str) -> None:
     body = f'{{"model": "{LLAMA}", "input": {{"prompt": "x", "temperature": {number}}}}}'
@@ -313,6 +319,7 @@ def test_numbers_that_are_none(caller: Caller, number: str) -> None:
     assert reply.status_code in (400, 422)
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     "content", ["", "{", "\x00", b"\xff\xfe", "[" * 1_000_000], ids=lambda c: repr(c[:5])
 )
@@ -322,6 +329,7 @@ def test_bodies_that_are_no_json(caller: Caller, content: str | bytes) -> None:
     assert reply.status_code == (422 if not content else 400)
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/ld+json", None]
 )
@@ -332,11 +340,13 @@ def test_bodies_of_another_type(caller: Caller, content_type: str | None) -> Non
     assert reply.status_code == 415
 
 
+@pytest.mark.database("sqlite")
 def test_a_type_with_its_charset_is_json(caller: Caller) -> None:
     headers = {"Content-Type": "application/json; charset=utf-8"}
     assert caller.http.post("/api/predictions", json=RUNS, headers=headers).status_code == 201
 
 
+@pytest.mark.database("sqlite")
 def test_large_bodies(caller: Caller) -> None:
     large = b'{"model":"' + b"x" * 3_000_000 + b'"}'
     reply = caller.http.post("/api/predictions", content=large, headers=JSON)
@@ -379,6 +389,7 @@ def test_wait_does_not_hold_what_is_settled(caller: Caller) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("wait", ["-1", "21", "x", "", "1e1"])
 def test_waits_that_are_none(caller: Caller, wait: str) -> None:
     prediction = caller.run(FLUX, prompt="x")
@@ -399,6 +410,7 @@ def test_many_who_wait_ask_replicate_no_more_often(caller: Caller, emulator: Emu
 # --- events
 
 
+@pytest.mark.database("sqlite")
 def test_a_text_comes_piece_by_piece(caller: Caller, emulator: Emulator) -> None:
     emulator.settings(run_seconds=3)
     prediction = caller.start_at_once(LLAMA, prompt="tell a story")
@@ -636,6 +648,7 @@ def test_pages_that_are_none(caller: Caller, query: dict[str, str]) -> None:
     assert caller.get("/api/predictions", params=query).status_code == 422
 
 
+@pytest.mark.database("sqlite")
 def test_a_changed_answer_of_the_service_is_refused(caller: Caller) -> None:
     caller.run(FLUX, prompt="a")
     reply = caller.get("/api/predictions")

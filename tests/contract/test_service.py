@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from tests.contract.client import (
     Emulator,
     check_response,
 )
-from tests.contract.conftest import NewCaller, NewService
+from tests.contract.conftest import NewCaller, NewService, Service
 
 
+@pytest.mark.database("sqlite")
 def test_models(caller: Caller) -> None:
     models = {model["key"]: model for model in caller.get("/api/models").json()["results"]}
     assert set(models) >= {FLUX, ESRGAN, LLAMA}
@@ -64,6 +66,7 @@ def test_drift_is_named(caller: Caller, emulator: Emulator) -> None:
     assert drift in ready.json()["drift"]
 
 
+@pytest.mark.database("sqlite")
 def test_page(caller: Caller) -> None:
     page = caller.get("/")
     policy = page.headers["content-security-policy"]
@@ -72,11 +75,13 @@ def test_page(caller: Caller) -> None:
     assert "<form" in page.text
 
 
+@pytest.mark.database("sqlite")
 def test_what_is_not_there(caller: Caller) -> None:
     for path in ("/api/nothing", "/nothing", "/api", "/api/models/", "/openapi.json", "/docs"):
         assert caller.get(path).status_code == 404, path
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 def test_wrong_methods(caller: Caller, path: str) -> None:
     known = {method.upper() for method in DOCUMENT["paths"][path]}
@@ -86,12 +91,14 @@ def test_wrong_methods(caller: Caller, path: str) -> None:
         assert reply.status_code == 405, method  # and what else the document says of it
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("path", ["/nothing", "/api/predictions/x/nothing", "/files/x", "/page"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_a_wrong_path_is_404_whatever_the_method(caller: Caller, path: str, method: str) -> None:
     assert caller.http.request(method, path, headers=JSON).status_code == 404
 
 
+@pytest.mark.database("sqlite")
 def test_a_fault_is_a_problem_too(new_service: NewService, tmp_path: Path) -> None:
     """With the tables gone; what it says gives nothing away."""
     database = tmp_path / "app.db"
@@ -120,9 +127,31 @@ def test_a_fault_is_a_problem_too(new_service: NewService, tmp_path: Path) -> No
             assert http.get("/readyz").status_code == 503
 
 
+@pytest.mark.database("sqlite")
+def test_a_writer_that_waits_for_its_turn_holds_up_nobody(service: Service) -> None:
+    """Another process writes for as long as it takes."""
+    if not service.database:
+        pytest.skip("not our service")
+    caller, other = service.caller(), service.caller()
+    file = service.database.removeprefix("sqlite:///")
+    with (
+        contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        connection.execute("PRAGMA busy_timeout = 30000")
+        connection.execute("BEGIN IMMEDIATE")
+        writing = pool.submit(caller.start_at_once, FLUX, prompt="x")
+        time.sleep(0.5)
+        assert other.get("/healthz").status_code == 200
+        assert not writing.done()
+        connection.execute("ROLLBACK")
+        assert caller.settled(writing.result())["storage"] == "stored"
+
+
 # --- other sites
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     ("headers", "allowed"),
     [
@@ -152,6 +181,7 @@ def test_cross_site_writes(caller: Caller, headers: dict[str, str], allowed: boo
         assert status == (404 if allowed else 403)
 
 
+@pytest.mark.database("sqlite")
 def test_its_own_origin_writes(caller: Caller) -> None:
     path = f"/api/predictions/{'a' * 32}"
     assert caller.http.delete(path, headers={"Origin": caller.url}).status_code == 404
@@ -162,6 +192,7 @@ def test_its_own_origin_writes(caller: Caller) -> None:
 # --- sessions
 
 
+@pytest.mark.database("sqlite")
 def test_a_session_is_the_browsers_secret(caller: Caller) -> None:
     reply = httpx.get(f"{caller.url}/api/predictions")
     cookie = reply.headers["set-cookie"].lower()
@@ -170,6 +201,7 @@ def test_a_session_is_the_browsers_secret(caller: Caller) -> None:
     assert "samesite=lax" in cookie
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("forged", ["", "x", "eyJjYWxsZXIiOiAieCJ9", "a.b.c", "%00", "x" * 4000])
 def test_a_forged_session_is_a_new_one(caller: Caller, forged: str) -> None:
     prediction = caller.run(FLUX, prompt="x")

@@ -32,22 +32,26 @@ def test_signed_and_unknown_is_200(caller: Caller) -> None:
         assert caller.webhook(body).status_code == 200
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("name", ["webhook_id", "webhook_timestamp", "webhook_signature"])
 def test_a_header_is_missing(caller: Caller, name: str) -> None:
     headers: dict[str, Any] = {name: ""}
     assert caller.webhook(NOBODYS, **headers).status_code == 400
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("seconds", [-400, 400, -1e9, 1e9])
 def test_another_time(caller: Caller, seconds: float) -> None:
     assert caller.webhook(NOBODYS, at=time.time() + seconds).status_code == 401
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize("seconds", [-200, 200])
 def test_about_now(caller: Caller, seconds: float) -> None:
     assert caller.webhook(NOBODYS, at=time.time() + seconds).status_code == 200
 
 
+@pytest.mark.database("sqlite")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -68,6 +72,7 @@ def test_a_forged_header(caller: Caller, headers: dict[str, str]) -> None:
     assert caller.webhook(NOBODYS, **as_sent).status_code == 401  # type: ignore[arg-type]
 
 
+@pytest.mark.database("sqlite")
 def test_another_secret_or_body(caller: Caller) -> None:
     assert caller.webhook(NOBODYS, secret="whsec_" + "QUJD" * 8).status_code == 401
     headers = sign(json.dumps(NOBODYS).encode(), caller.emulator.secret)
@@ -75,6 +80,7 @@ def test_another_secret_or_body(caller: Caller) -> None:
     assert caller.http.post(PATH, content=other, headers=headers).status_code == 401
 
 
+@pytest.mark.database("sqlite")
 def test_one_of_several_signatures(caller: Caller) -> None:
     body = json.dumps(NOBODYS).encode()
     right = sign(body, caller.emulator.secret)
@@ -89,6 +95,7 @@ def test_one_of_several_signatures(caller: Caller) -> None:
         assert caller.http.post(PATH, content=body, headers=headers).status_code == status
 
 
+@pytest.mark.database("sqlite")
 def test_too_large(caller: Caller) -> None:
     assert caller.webhook(b"x" * (9 * 2**20)).status_code == 413
     assert caller.webhook(b"x" * (7 * 2**20)).status_code == 200
@@ -101,6 +108,7 @@ def test_too_large(caller: Caller) -> None:
     assert caller.http.post(PATH, content=unannounced(), headers=headers).status_code == 413
 
 
+@pytest.mark.database("sqlite")
 def test_it_is_for_posts_only(caller: Caller) -> None:
     assert caller.get(PATH).status_code == 405
 
