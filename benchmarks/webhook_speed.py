@@ -20,6 +20,7 @@ import hmac
 import json
 import os
 import secrets
+import shutil
 import signal
 import statistics
 import subprocess
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.chaos.harness import PROJECTS  # noqa: E402
+from tests.node import built, is_node  # noqa: E402
 from tests.rendering import free_port, project_env, render  # noqa: E402
 
 CONNECTIONS = 16
@@ -85,7 +88,28 @@ Server("", port=int(sys.argv[1]), interface=Interfaces.WSGI, blocking_threads=16
     target_loader=lambda *_: application
 )
 """,
+    "nextjs": """
+export async function POST(request: Request) {
+  await request.text();
+  return Response.json({});
 }
+""",
+}
+
+
+def noop(framework: str, project: Path) -> tuple[Path, Sequence[str]]:
+    """The folder of the server with that handler, and its command."""
+    if framework != "nextjs":
+        (project / "noop.py").write_text(NOOP[framework], "utf-8")
+        return project, [sys.executable, "noop.py", "{port}"]
+    made = project.parent / "noop"
+    health = "export const GET = () => Response.json({});\n"
+    for name, text in (("api/webhooks/replicate", NOOP[framework]), ("healthz", health)):
+        (made / "src/app" / name).mkdir(parents=True, exist_ok=True)
+        (made / "src/app" / name / "route.ts").write_text(text, "utf-8")
+    for name in ("package.json", "package-lock.json", "tsconfig.json"):
+        shutil.copy(project / name, made)
+    return built(made), PROJECTS[framework].web
 
 
 def request_for(url: str, row_id: str, secret: str) -> bytes:
@@ -227,7 +251,9 @@ def started(framework: str, project: Path, profile: bool) -> Iterator[dict[str, 
         "SQLite": f"sqlite:///{project.parent}/app.db",
         "PostgreSQL": str(database.get_uri("app")),
     }
-    (project / "noop.py").write_text(NOOP[framework], "utf-8")
+    commands = PROJECTS[framework]
+    if is_node(project):
+        built(project)
     urls = {}
     with contextlib.ExitStack() as stack:
         stack.callback(database.cleanup)
@@ -245,16 +271,15 @@ def started(framework: str, project: Path, profile: bool) -> Iterator[dict[str, 
                 ADDRESS_PER_MINUTE="1000000",
                 DAILY_PREDICTIONS="1000000",
             )
-            command = [sys.executable, "noop.py", str(port)]
+            place, command = noop(framework, project)
             if name in databases:
-                subprocess.run(
-                    [sys.executable, "-m", "app", "migrate"], cwd=project, env=env, check=True
-                )
-                command = [sys.executable, "-m", "app", "web", "--port", str(port)]
+                subprocess.run(commands.migrate, cwd=project, env=env, check=True)
+                place, command = project, commands.web
                 if profile:
                     out = ROOT / f"webhook-{name}.prof"
-                    command[1:1] = ["-m", "cProfile", "-o", str(out)]
-            stack.enter_context(serving(command, project, env, urls[name]))
+                    command = [command[0], "-m", "cProfile", "-o", str(out), *command[1:]]
+            command = [part.format(port=port) for part in command]
+            stack.enter_context(serving(command, place, env, urls[name]))
         yield urls
 
 
@@ -295,7 +320,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--framework", choices=NOOP, default="fastapi")
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--profile", action="store_true", help="write webhook-<database>.prof")
+    parser.add_argument(
+        "--profile", action="store_true", help="write webhook-<database>.prof (Python)"
+    )
     parser.add_argument("--url", help="a service that runs already")
     parser.add_argument("--noop", help="its server with a handler that does nothing")
     parser.add_argument("--secret", default=SECRET)
