@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from inference.prediction import Row, StoredFile
-from inference.store import Event, KeyReused, LimitReached, Limits, Store, Upload
+from inference.store import Event, KeyReused, LimitReached, Limits, RunLately, Store, Upload
 from tests.store.adapters import open_store
 
 NO_LIMITS = Limits(10**6, 10**6, 10**6, 1e9)
@@ -540,10 +540,24 @@ def test_what_ran_lately(store: Store) -> None:
     model = secrets.token_hex(8)
     now = time.time()
     added(store, model=model, created_at=now - 100, version_ran="a" * 64, predict_seconds=1.5)
-    assert store.recent(model, now - 200)
-    assert not store.recent(model, now - 50)
     assert (model, "a" * 64) in store.versions_ran(now - 200)
     assert (model, "a" * 64) not in store.versions_ran(now - 50)
+
+
+@pytest.mark.parametrize(("age", "first"), [(200, 1), (50, 0)])
+def test_of_those_who_wake_a_model_at_once_one_pays(store: Store, age: int, first: int) -> None:
+    model = secrets.token_hex(8)
+    now = time.time()
+    added(store, model=model, created_at=now - age)
+
+    def wake() -> bool:
+        try:
+            store.add(new_row(model=model, owner=secrets.token_hex(8)), NO_LIMITS, now - 100)
+        except RunLately:
+            return False
+        return True
+
+    assert sum(at_once(*[wake] * 8)) == first
 
 
 # --- last, since it takes longest

@@ -79,7 +79,8 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description="Delete the selected predictions with their outputs")
     def erase(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
         for row in chosen:
-            service().remove(row.pk)
+            service().stop(row.pk)
+            service().store.delete(row.pk, time.time())
         self.message_user(request, "A worker erases them.", messages.SUCCESS)
 
     def get_urls(self) -> list[URLPattern]:

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import Exists, F, Min, OuterRef, Q, QuerySet, Sum
 
 from inference.prediction import TERMINAL, Row
-from inference.store import Event, KeyReused, Limits, changes
+from inference.store import Event, KeyReused, Limits, RunLately, changes
 
 from . import models
 from .uploads import DjangoUploads, check_limits, lock_limits
@@ -41,7 +41,7 @@ class DjangoStore(DjangoUploads):
     def _events(self) -> QuerySet[models.WebhookEvent]:
         return models.WebhookEvent.objects.using(self._alias)
 
-    def add(self, row: Row, limits: Limits) -> Row:
+    def add(self, row: Row, limits: Limits, unless_since: float | None = None) -> Row:
         with self._begin():
             lock_limits(self._alias)
             if row.idempotency_key is not None:
@@ -51,6 +51,9 @@ class DjangoStore(DjangoUploads):
                     if known.deleted_at is not None or not same_request:
                         raise KeyReused
                     return known
+            lately = self._predictions.filter(model=row.model, created_at__gte=unless_since or 0)
+            if unless_since is not None and lately.exists():
+                raise RunLately
             check_limits(self._predictions, row, limits, Sum("predict_seconds", default=0.0))
             self._predictions.create(**asdict(row))
         return row
@@ -175,10 +178,6 @@ class DjangoStore(DjangoUploads):
         done = Q(handled_at__isnull=False) | ~Exists(self._predictions.filter(its))
         with self._begin():
             self._events.filter(done, received_at__lt=before).delete()
-
-    def recent(self, model: str, since: float) -> bool:
-        with self._read():
-            return self._predictions.filter(model=model, created_at__gte=since).exists()
 
     def versions_ran(self, since: float) -> list[tuple[str, str]]:
         ran = self._predictions.filter(created_at__gte=since, version_ran__isnull=False)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.prediction import TERMINAL, Row
-from inference.store import Event, KeyReused, Limits, changes
+from inference.store import Event, KeyReused, Limits, RunLately, changes
 
 from .tables import events, predictions
 from .uploads import SqlUploads, check_limits, lock_limits
@@ -32,7 +32,7 @@ _EVENT = [field.name for field in fields(Event)]
 class SqlStore(SqlUploads):
     """The port ``inference.store.Store`` on two tables and one for uploads."""
 
-    def add(self, row: Row, limits: Limits) -> Row:
+    def add(self, row: Row, limits: Limits, unless_since: float | None = None) -> Row:
         p = predictions.c
         with self._engine.begin() as db:
             lock_limits(db)
@@ -44,6 +44,10 @@ class SqlStore(SqlUploads):
                     if known.deleted_at is not None or not same_request:
                         raise KeyReused
                     return known
+            if unless_since is not None:
+                lately = sa.select(p.id).where(p.model == row.model, p.created_at >= unless_since)
+                if db.execute(lately.limit(1)).first() is not None:
+                    raise RunLately
             check_limits(db, predictions, row, limits)
             db.execute(predictions.insert().values(**asdict(row)))
         return row
@@ -175,12 +179,6 @@ class SqlStore(SqlUploads):
         done = e.handled_at.is_not(None) | ~sa.exists().where(its)
         with self._engine.begin() as db:
             db.execute(sa.delete(events).where(e.received_at < before, done))
-
-    def recent(self, model: str, since: float) -> bool:
-        p = predictions.c
-        with self._read() as db:
-            query = sa.select(p.id).where(p.model == model, p.created_at >= since).limit(1)
-            return db.execute(query).first() is not None
 
     def versions_ran(self, since: float) -> list[tuple[str, str]]:
         p = predictions.c

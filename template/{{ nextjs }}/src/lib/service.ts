@@ -22,7 +22,7 @@ import { type Mode, type Model, RUN_SECONDS } from "./registry.ts";
 import type { Settings } from "./settings.ts";
 import { parseRemote } from "./state.ts";
 import type { Storage } from "./storage.ts";
-import { KeyReused, type Store } from "./store.ts";
+import { KeyReused, RunLately, type Store } from "./store.ts";
 import type { UploadStore } from "./upload-store.ts";
 import { limited, Uploads } from "./uploads.ts";
 import { type HeaderSource, MissingHeaders, verify, WebhookRejected } from "./webhook.ts";
@@ -83,7 +83,10 @@ export class Service {
    *
    * @throws Problem 422 unknown model, wrong input or a reused key; 429 a limit is reached.
    */
-  async start({ caller, address, model: key, input, idempotencyKey }: Start): Promise<Prediction> {
+  async start(
+    { caller, address, model: key, input, idempotencyKey }: Start,
+    unlessSince?: number,
+  ): Promise<Prediction> {
     const model = modelOf(key);
     if (!model) throw invalid("model", `unknown; one of ${Object.keys(REGISTRY).join(", ")}`);
     if (idempotencyKey !== null && !/^[\x21-\x7e]{1,255}$/.test(idempotencyKey)) {
@@ -103,7 +106,7 @@ export class Service {
     });
     await this.#checkFiles(caller, model, row.input);
     try {
-      return present(await this.store.add(row, this.settings.limits));
+      return present(await this.store.add(row, this.settings.limits, unlessSince));
     } catch (error) {
       if (error instanceof KeyReused) {
         throw invalid("Idempotency-Key", "was used for a different request");
@@ -189,10 +192,15 @@ export class Service {
     if (!this.settings.prime) {
       throw new Problem(409, "Priming is off", "Set PRIME=1 to allow it; each one is billed.");
     }
-    if (await this.store.recent(key, now() - PRIME_EVERY)) return false;
     const input = smallestInput(model);
-    await this.start({ caller, address, model: key, input, idempotencyKey: null });
-    return true;
+    const since = now() - PRIME_EVERY;
+    try {
+      await this.start({ caller, address, model: key, input, idempotencyKey: null }, since);
+      return true;
+    } catch (error) {
+      if (error instanceof RunLately) return false;
+      throw error;
+    }
   }
 
   /**

@@ -16,6 +16,9 @@ import type { Limits } from "./settings.ts";
 /** The caller used this idempotency key for another request. */
 export class KeyReused extends Error {}
 
+/** Somebody started a prediction of this model already. */
+export class RunLately extends Error {}
+
 export class Store {
   readonly #db: Database;
   readonly #query: Kysely<Tables>;
@@ -33,9 +36,10 @@ export class Store {
    * Insert the row, or return the one that its owner made with the same key.
    *
    * @throws KeyReused the same key came with another model or input, or its row was deleted.
+   * @throws RunLately a prediction of the model was created since `unlessSince`.
    * @throws LimitReached a limit counted over the stored rows is reached.
    */
-  async add(row: Row, limits: Limits): Promise<Row> {
+  async add(row: Row, limits: Limits, unlessSince?: number): Promise<Row> {
     return await this.#query.transaction().execute(async (db) => {
       await lockLimits(db, this.#db);
       if (row.idempotency_key !== null) {
@@ -46,6 +50,15 @@ export class Store {
           .where("idempotency_key", "=", row.idempotency_key)
           .executeTakeFirst();
         if (known) return this.#sameRequest(decoded(known, this.#db), row);
+      }
+      if (unlessSince !== undefined) {
+        const lately = await db
+          .selectFrom("predictions")
+          .select("id")
+          .where("model", "=", row.model)
+          .where("created_at", ">=", unlessSince)
+          .executeTakeFirst();
+        if (lately) throw new RunLately();
       }
       await checkLimits(db, "predictions", row, limits);
       await db.insertInto("predictions").values(encoded(row, this.#db)).execute();
@@ -174,18 +187,6 @@ export class Store {
         .execute();
       return true;
     });
-  }
-
-  /** Whether a prediction of the model was created since then. */
-  async recent(model: string, since: number): Promise<boolean> {
-    const found = await this.#query
-      .selectFrom("predictions")
-      .select("id")
-      .where("model", "=", model)
-      .where("created_at", ">=", since)
-      .limit(1)
-      .executeTakeFirst();
-    return found !== undefined;
   }
 
   /** Pairs of model key and version that ran since then. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -19,7 +20,7 @@ from .registry import Mode, Model, file_fields, input_fields, own_files, smalles
 from .settings import Settings
 from .state import UNKNOWN, parse_remote
 from .storage import Storage
-from .store import Event, KeyReused, LimitReached, Store
+from .store import Event, KeyReused, LimitReached, RunLately, Store
 from .uploads import Uploads, limited, network_of
 from .webhook import MissingHeaders, WebhookRejected, verify
 
@@ -71,11 +72,13 @@ class Service:
         key: str,
         given: dict[str, Any],
         idempotency_key: str | None,
+        unless_since: float | None = None,
     ) -> Prediction:
         """Write the row that a worker sends to Replicate; the same key gives the same prediction.
 
         Raises:
             Problem: 422 unknown model, wrong input or a reused key; 429 a limit is reached.
+            RunLately: a prediction of the model was created since ``unless_since``.
         """
         model = REGISTRY.get(key)
         if model is None:
@@ -105,7 +108,7 @@ class Service:
             due_at=now,
         )
         try:
-            return present(self.store.add(row, self.settings.limits))
+            return present(self.store.add(row, self.settings.limits, unless_since))
         except KeyReused:
             raise invalid("Idempotency-Key", "was used for a different request") from None
         except LimitReached as limit:
@@ -155,7 +158,8 @@ class Service:
     def delete(self, caller: str, row_id: str) -> None:
         """Remove the caller's own prediction with its outputs; Problem 404."""
         self.get(caller, row_id)
-        self.remove(row_id)
+        self.stop(row_id)
+        self.store.delete(row_id, time.time())
 
     def stop(self, row_id: str) -> Row | None:
         """Cancel anybody's prediction; None where it is over."""
@@ -163,11 +167,6 @@ class Service:
         if row is not None and row.over:  # never sent: no worker has anything to do with it
             self.log_over(row)
         return row
-
-    def remove(self, row_id: str) -> None:
-        """Remove anybody's prediction with its outputs."""
-        self.stop(row_id)
-        self.store.delete(row_id, time.time())
 
     def log_over(self, row: Row) -> None:
         """The line in the log about a prediction that is over; the last one of an id counts."""
@@ -186,10 +185,11 @@ class Service:
             raise Problem(409, "Always warm", "Official models need no priming and bill per run.")
         if not self.settings.prime:
             raise Problem(409, "Priming is off", "Set PRIME=1 to allow it; each one is billed.")
-        if self.store.recent(key, time.time() - PRIME_EVERY):
-            return False
-        self.start(caller, address, key, smallest_input(model), None)
-        return True
+        since = time.time() - PRIME_EVERY
+        with contextlib.suppress(RunLately):
+            self.start(caller, address, key, smallest_input(model), None, since)
+            return True
+        return False
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Keep a webhook for the worker; what it says changes nothing before that.

@@ -87,14 +87,19 @@ class KeyReused(Exception):
     """The caller used this idempotency key for another request."""
 
 
+class RunLately(Exception):
+    """Somebody started a prediction of this model already."""
+
+
 class Store(Protocol):
     """Predictions, events and uploads. Every method is one transaction."""
 
-    def add(self, row: Row, limits: Limits) -> Row:
+    def add(self, row: Row, limits: Limits, unless_since: float | None = None) -> Row:
         """Insert the row, or return the one that its owner made with the same key.
 
         Raises:
             KeyReused: the same key came with another model or input, or its row was deleted.
+            RunLately: a prediction of the model was created since ``unless_since``.
             LimitReached: a limit counted over the stored rows is reached.
         """
 
@@ -159,9 +164,6 @@ class Store(Protocol):
 
     def forget_events(self, before: float) -> None:
         """Delete the events received before then that are handled, or whose row is not there."""
-
-    def recent(self, model: str, since: float) -> bool:
-        """Whether a prediction of the model was created since then."""
 
     def versions_ran(self, since: float) -> list[tuple[str, str]]:
         """Pairs of model key and version that ran since then."""
