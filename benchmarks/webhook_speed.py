@@ -107,7 +107,7 @@ def noop(framework: str, project: Path) -> tuple[Path, Sequence[str]]:
     for name, text in (("api/webhooks/replicate", NOOP[framework]), ("healthz", health)):
         (made / "src/app" / name).mkdir(parents=True, exist_ok=True)
         (made / "src/app" / name / "route.ts").write_text(text, "utf-8")
-    for name in ("package.json", "package-lock.json", "tsconfig.json"):
+    for name in ("package.json", "package-lock.json", ".npmrc", "tsconfig.json", "next.config.ts"):
         shutil.copy(project / name, made)
     return built(made), PROJECTS[framework].web
 
@@ -271,8 +271,9 @@ def started(framework: str, project: Path, profile: bool) -> Iterator[dict[str, 
                 ADDRESS_PER_MINUTE="1000000",
                 DAILY_PREDICTIONS="1000000",
             )
-            place, command = noop(framework, project)
-            if name in databases:
+            if name not in databases:
+                place, command = noop(framework, project)
+            else:
                 subprocess.run(commands.migrate, cwd=project, env=env, check=True)
                 place, command = project, commands.web
                 if profile:
