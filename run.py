@@ -120,6 +120,7 @@ def dev(arguments: list[str]) -> int:
     if code := new(arguments):
         return code
     project = Path(arguments[0])
+    node = (project / "package.json").exists()
     linked = 0
     for source in sorted((ROOT / "template").rglob("*")):
         # a source lies in the root layer or in one named like "{{ python }}"
@@ -128,9 +129,10 @@ def dev(arguments: list[str]) -> int:
         if source.is_file() and made.is_file() and made.read_bytes() == source.read_bytes():
             made.unlink()
             try:
-                made.symlink_to(source)
+                # Node.js and Next.js take a symbolic link for the file that it leads to.
+                made.hardlink_to(source) if node else made.symlink_to(source)
                 linked += 1
-            except OSError:  # Windows without the right to make links
+            except OSError:  # Windows without the right to make links, or another disk
                 made.write_bytes(source.read_bytes())
     print(f"{linked} files of {project} are links into template/.", file=sys.stderr)
     return 0

@@ -116,3 +116,13 @@ def test_dev_links_the_plain_files(clone: Path, bare: dict[str, str]) -> None:
     assert not (linked / "README.md").is_symlink()
     with running(linked) as started:
         assert httpx.get(f"{started.url}/page/page.js").is_success
+
+
+def test_a_link_of_a_nextjs_project_is_the_file_itself(tmp_path: Path) -> None:
+    """Node.js would look for its imports where a symbolic link leads to."""
+    made = tmp_path / "project"
+    options = ("--defaults", "--quiet", "--data", "framework=nextjs")
+    run(sys.executable, "run.py", "dev", made, *options, cwd=ROOT)
+    assert [path for path in made.rglob("*") if path.is_symlink()] == []
+    source = ROOT / "template/{{ nextjs }}/src/lib/queue.ts"
+    assert (made / "src/lib/queue.ts").read_bytes() == source.read_bytes()
