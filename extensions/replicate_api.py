@@ -290,7 +290,7 @@ def _field(name: str, schema: Json, required: bool) -> Json:
         enum = [int(value) for value in enum]
     if enum and kind in ("string", "integer", "number"):
         field["enum"] = list(dict.fromkeys(enum))
-    if kind in ("integer", "number"):
+    elif kind in ("integer", "number"):  # a choice needs no bounds
         for bound in ("minimum", "maximum"):
             if (value := _typed(kind, schema.get(bound))) is not None:
                 field[bound] = value

@@ -14,7 +14,10 @@ from inference.settings import Settings
 
 def problem_response(problem: Problem) -> JSONResponse:
     return JSONResponse(
-        problem.as_json(), problem.status, problem.headers, media_type="application/problem+json"
+        problem.as_json(),
+        problem.status,
+        problem.headers,
+        media_type="application/problem+json",
     )
 
 
