@@ -284,8 +284,12 @@ def test_streams_hold_nothing_up(renders: Renders, tmp_path: Path) -> None:
 
         def opened(callers: contextlib.ExitStack) -> None:
             """One more stream, as soon as the server has seen that those before left."""
-            while not callers.enter_context(client.stream("GET", path)).is_success:
-                continue
+            while True:
+                with contextlib.ExitStack() as caller:
+                    if caller.enter_context(client.stream("GET", path)).is_success:
+                        callers.push(caller.pop_all())
+                        return
+                time.sleep(0.05)
 
         for _ in range(6):
             with contextlib.ExitStack() as callers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import threading
@@ -155,8 +156,9 @@ def upstream_next(upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> P
                 with path.open("a", encoding="utf-8") as file:
                     file.write(f"\n{comment} The next release.\n")
     readme = clone / f"template/{SHARED}.jinja"
-    first, *rest = readme.read_text("utf-8").splitlines(keepends=True)
-    readme.write_text("".join([first.rstrip("\n"), " (next release)\n", *rest]), "utf-8")
+    text = readme.read_text("utf-8")
+    titled = re.sub(r"^# .*$", r"\g<0> (next release)", text, count=1, flags=re.MULTILINE)
+    readme.write_text(titled, "utf-8")
     (clone / "template/docs").mkdir()
     (clone / "template" / ADDED).write_text("Planted.\n", "utf-8")
     questions = yaml.safe_load((clone / "copier.yml").read_text("utf-8"))

@@ -182,6 +182,7 @@ class Chaos:
     ``named`` says where Replicate names a prediction's webhook, by which a row is found whose
     create was not answered: in its list, in its events. Every ``lost_every``th create has no
     answer; every event comes twice, except the share of them (``dropped``) that never comes.
+    A prediction has as many outputs as one of ``outputs``.
     Workers find their servers at ``host``; ``on_host`` is what a process's command begins with.
     ``lease`` is the project's own, in seconds.
     """
@@ -198,6 +199,7 @@ class Chaos:
         dropped: float = 0.1,
         workers: int = 2,
         seed: int = 1,
+        outputs: Sequence[int] = (1, 1, 2),
         host: str = "127.0.0.1",
         on_host: Callable[[str], Sequence[str]] = lambda _: (),
         lease: float = LEASE,
@@ -210,6 +212,7 @@ class Chaos:
         self.lost_every = lost_every
         self.dropped = dropped
         self.random = random.Random(seed)
+        self.outputs = outputs
         self.on_host = on_host
         self.lease = lease
         self.report = Report()
@@ -352,7 +355,7 @@ class Chaos:
         with self._lock:
             caller = self.random.randrange(len(self._callers))
             key = f"{self.random.getrandbits(128):032x}"
-            outputs = self.random.choice([1, 1, 2])
+            outputs = self.random.choice(self.outputs)
         body = {"model": model, "input": given or {"prompt": key, "num_outputs": outputs}}
         headers = {"Idempotency-Key": key, "Prefer": "respond-async"}
         reply = self.ask(caller, "POST", "/api/predictions", json=body, headers=headers)
