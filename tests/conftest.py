@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["api", "app", "default_project", "renders"]
 
+# The short suite takes the default framework, on its default database.
+OTHERS = {"django", "nextjs", "typescript", "postgresql"}
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 FLAGS = [
     "--no-sandbox",
@@ -46,9 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--all"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    slow = [item for item in items if item.get_closest_marker("slow") or _is_of_another(item)]
+    items[:] = [item for item in items if item not in set(slow)]
     config.hook.pytest_deselected(items=slow)
+
+
+def _is_of_another(item: pytest.Item) -> bool:
+    """Whether a test is the repetition of one for another framework, language or database."""
+    parameters = getattr(item, "callspec", None)
+    return parameters is not None and not OTHERS.isdisjoint(parameters.id.split("-"))
 
 
 @pytest.fixture(scope="session")
