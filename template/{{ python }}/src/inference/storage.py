@@ -109,16 +109,16 @@ class Storage:
                 pass
             raise _Stopped
 
-        local = isinstance(self._store, LocalStore)
-        if isinstance(self._store, LocalStore):
-            await asyncio.to_thread(_remove_halves, Path(self._store.prefix or "") / key)
+        disk = self._store if isinstance(self._store, LocalStore) else None
+        if disk is not None:
+            await asyncio.to_thread(_remove_halves, Path(disk.prefix or "") / key)
         upload = asyncio.ensure_future(
             obstore.put_async(
                 self._store,
                 key,
                 counted(),
                 # A disk keeps no content type; the database's row does.
-                attributes=None if local else {"Content-Type": content_type},
+                attributes=None if disk else {"Content-Type": content_type},
                 use_multipart=True,
                 chunk_size=PART_BYTES,
                 max_concurrency=2,
