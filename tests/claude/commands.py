@@ -104,7 +104,8 @@ STARTS = (
     "python3 -m pdb scripts/batch_generate.py",
 )
 
-CALLS = (
+# In whatever language a project is written.
+CALLS_ANYWHERE = (
     "curl https://api.replicate.com/v1/predictions -d @body.json",
     "curl -s -X POST https://api.replicate.com/v1/models/meta/x/predictions",
     'curl "https://api".replicate.com/v1/account',
@@ -114,15 +115,18 @@ CALLS = (
     "echo $REPLICATE_API_TOKEN",
     "printenv REPLICATE_API_TOKEN",
     "python3 -c \"import replicate; replicate.run('a/b')\"",
+    "replicate run black-forest-labs/flux-schnell prompt=x",
+    "npx -y replicate run x",
+    "npx replicate-mcp@0.9.0 --operation=write",
+    "node -e \"require('replicate')\"",
+)
+CALLS = (
+    *CALLS_ANYWHERE,
     'python3 -c "from replicate import AsyncReplicate"',
     "python3 -c \"import importlib; importlib.import_module('replicate')\"",
     "python3 <<'EOF'\nimport replicate\nprint(replicate.account.get())\nEOF",
     "uv run --with replicate python3 -c 'import replicate'",
     "uv run python -c 'from inference.service import Service'",
-    "replicate run black-forest-labs/flux-schnell prompt=x",
-    "npx -y replicate run x",
-    "npx replicate-mcp@0.9.0 --operation=write",
-    "node -e \"require('replicate')\"",
     "python3 -c \"import httpx; httpx.post('https://api.replicate.com/v1/predictions')\"",
 )
 

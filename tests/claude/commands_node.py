@@ -111,24 +111,12 @@ STARTS = (
 )
 
 CALLS = (
-    "curl https://api.replicate.com/v1/predictions -d @body.json",
-    "curl -s -X POST https://api.replicate.com/v1/models/meta/x/predictions",
-    'curl "https://api".replicate.com/v1/account',
-    "wget --post-file body.json https://api.replicate.com/v1/predictions",
-    "http POST https://api.replicate.com/v1/predictions",
-    'curl -H "Authorization: Bearer $REPLICATE_API_TOKEN" https://example.com',
-    "echo $REPLICATE_API_TOKEN",
-    "printenv REPLICATE_API_TOKEN",
-    "node -e \"require('replicate')\"",
+    *commands.CALLS_ANYWHERE,
     "node -e \"import('replicate').then((r) => new r.default().run('a/b'))\"",
     "node --input-type=module -e 'import Replicate from \"replicate\"'",
     "npx tsx -e \"import Replicate from 'replicate'\"",
     "node <<'EOF'\nconst Replicate = require('replicate')\nEOF",
     "npx tsx -e \"import('./src/lib/service.ts')\"",
-    "python3 -c \"import replicate; replicate.run('a/b')\"",
-    "replicate run black-forest-labs/flux-schnell prompt=x",
-    "npx -y replicate run x",
-    "npx replicate-mcp@0.9.0 --operation=write",
     "node -e \"fetch('https://api.replicate.com/v1/predictions', {method: 'POST'})\"",
 )
 
