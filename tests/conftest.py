@@ -49,15 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--all"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow") or _is_of_another(item)]
-    items[:] = [item for item in items if item not in set(slow)]
-    config.hook.pytest_deselected(items=slow)
+    config.hook.pytest_deselected(items=[item for item in items if _is_left_out(item)])
+    items[:] = [item for item in items if not _is_left_out(item)]
 
 
-def _is_of_another(item: pytest.Item) -> bool:
-    """Whether a test is the repetition of one for another framework, language or database."""
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether a test is slow, or repeats one for another framework, language or database."""
     parameters = getattr(item, "callspec", None)
-    return parameters is not None and not OTHERS.isdisjoint(parameters.id.split("-"))
+    repeats = parameters is not None and not OTHERS.isdisjoint(parameters.id.split("-"))
+    return repeats or item.get_closest_marker("slow") is not None
 
 
 @pytest.fixture(scope="session")
