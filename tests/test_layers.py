@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from unittest.mock import patch
 
 import pytest
+from jinja2 import Environment
 
-from tests.rendering import ROOT, git
+from extensions.compile_once import CompileOnce
+from tests.rendering import ROOT, copier_command, git, tree
 
 # A layer is a top folder of template/ named by one variable: it renders to "." or to nothing.
 LAYER = re.compile(r"\{\{ (\w+) \}\}")
@@ -93,3 +97,34 @@ def test_an_illegal_name_is_seen(path: str) -> None:
 def test_no_symbolic_links() -> None:
     assert [path for path, mode in tracked().items() if mode == "120000"] == []
     assert [path for path in tracked() if (ROOT / path).is_symlink()] == []
+
+
+def test_compiled_once_and_yielded_each_time(tmp_path: Path) -> None:
+    """Copier's ``yield`` keeps its state beside the compiled string, and begins anew with each."""
+    template = tmp_path / "template"
+    for folder in "ab":
+        (template / folder).mkdir(parents=True)
+        name = "{% yield item from items %}{{ item }}{% endyield %}.jinja"
+        (template / folder / name).write_text("{{ item }}", "utf-8")
+    shutil.copy(ROOT / "extensions/compile_once.py", template)
+    (template / "copier.yml").write_text(
+        "items: {type: yaml, default: [one, two]}\n"
+        "_exclude: [copier.yml, compile_once.py]\n"
+        "_jinja_extensions:\n"
+        "  - copier_template_extensions.TemplateExtensionLoader\n"
+        "  - compile_once.py:CompileOnce\n",
+        "utf-8",
+    )
+    copier_command("copy", "--trust", "--defaults", template, tmp_path / "made", cwd=tmp_path)
+    made = {"a/one": b"one", "a/two": b"two", "b/one": b"one", "b/two": b"two"}
+    assert tree(tmp_path / "made") == made
+
+
+def test_a_string_is_compiled_once() -> None:
+    environment = Environment(extensions=[CompileOnce])
+    for number in range(3):
+        assert environment.from_string("{{ number }}").render(number=number) == str(number)
+    with patch.object(Environment, "_generate", side_effect=AssertionError("compiled again")):
+        assert environment.from_string("{{ number }}").render(number=3) == "3"
+        with pytest.raises(AssertionError, match="compiled again"):
+            environment.from_string("{{ another }}")
