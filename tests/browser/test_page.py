@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.rendering import ROOT, Renders, Running, running
 
@@ -49,7 +49,8 @@ def service(
 @pytest.fixture
 def page(browser: Browser, service: Running) -> Iterator[Page]:
     """The page as a new caller sees it; no error in its console, no request to another host."""
-    made = browser.new_page(viewport={"width": 1280, "height": 860})
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    made = context.new_page()
     errors: list[str] = []
     foreign: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))
@@ -65,9 +66,10 @@ def page(browser: Browser, service: Running) -> Iterator[Page]:
     made.goto(service.url)
     made.wait_for_selector("#input-prompt")
     yield made
-    made.close()
+    context.close()
     assert foreign == []
-    expected = ("422", "429")  # refused requests, which the browser lists as errors
+    # refused and broken requests, which the browser lists as errors
+    expected = ("422", "429", "net::ERR_FAILED")
     assert [line for line in errors if not any(status in line for status in expected)] == []
 
 
@@ -214,6 +216,72 @@ def test_a_community_model_is_primed_when_its_form_is_entered(page: Page) -> Non
     page.focus("#model")
     page.focus("#input-prompt")
     assert len([url for url in asked if url.endswith("/prime")]) == 1
+
+
+def test_many_that_run_leave_the_page_at_work(page: Page, service: Running) -> None:
+    """A browser opens six connections to a host: streams of events may not take them all."""
+    control(service, "settings", {"run_seconds": 60})
+    page.route("**/prime", lambda route: route.abort())
+    try:
+        page.select_option("#model", "musicgen")
+        page.fill("#input-prompt", "drums")
+        for number in range(1, 9):
+            page.click("text=Generate")
+            expect(page.locator(".card")).to_have_count(number)
+        last, first = page.locator(".card").first, page.locator(".card").last
+        expect(last.locator(".state")).to_contain_text("Running", timeout=20_000)
+        another = page.context.new_page()
+        another.goto(service.url)
+        expect(another.locator(".card")).to_have_count(8)
+        for card in (last, first):
+            card.locator(".cancel").click()
+            expect(card.locator(".state")).to_contain_text("Canceled", timeout=20_000)
+        expect(another.locator(".state", has_text="Canceled")).to_have_count(2, timeout=20_000)
+        first.locator(".delete").click()
+        expect(page.locator(".card")).to_have_count(7)
+        another.close()
+    finally:
+        control(service, "settings", {"run_seconds": 0.3})
+
+
+def test_a_lost_answer_is_not_billed_twice(page: Page, service: Running) -> None:
+    """Not even with a file, which would be uploaded, and so named, anew."""
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/prime", lambda route: route.abort())
+    page.route("**/api/predictions", lose, times=1)
+    page.select_option("#model", "real-esrgan")
+    page.set_input_files("#input-image", PICTURE)
+    page.click("text=Generate")
+    expect(page.locator("#problem")).to_contain_text("it will not run twice")
+    page.click(".go")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+    page.reload()
+    expect(page.locator(".card img")).to_be_visible()
+    expect(page.locator(".card")).to_have_count(1)
+
+
+def test_what_goes_wrong_with_a_result_stands_on_it(page: Page) -> None:
+    page.fill("#input-prompt", "A boat")
+    page.click("text=Generate")
+    expect(page.locator(".card .state")).to_contain_text("Done", timeout=20_000)
+    page.route("**/files/**", lambda route: route.abort())
+    page.reload()
+    expect(page.locator(".card .output")).to_have_text("The file cannot be read now.")
+    page.route("**/api/predictions/*", lambda route: route.abort(), times=1)
+    page.click("text=Delete")
+    expect(page.locator(".card .problem")).to_have_text("The service did not answer.")
+    another = page.context.new_page()
+    another.goto(page.url)
+    page.click("text=Delete")
+    expect(page.locator(".card")).to_have_count(0)
+    expect(page.locator("#made-title")).to_be_focused()
+    another.click("text=Delete")  # it is not there any more
+    expect(another.locator(".card")).to_have_count(0)
+    another.close()
 
 
 def test_older_predictions_are_loaded_on_request(page: Page, service: Running) -> None:

@@ -8,10 +8,17 @@ export type { FieldError, PredictionJson };
 
 /** What the API answered instead: a problem of RFC 9457. */
 export class Refused extends Error {
+  readonly status: number;
   readonly errors: FieldError[] | undefined;
 
-  constructor(problem: { title: string; detail?: string; errors?: FieldError[] }) {
+  constructor(problem: {
+    title: string;
+    status: number;
+    detail?: string;
+    errors?: FieldError[];
+  }) {
     super(problem.detail ?? problem.title);
+    this.status = problem.status;
     this.errors = problem.errors;
   }
 }
@@ -30,6 +37,11 @@ export async function api<T>(path: string, options: RequestInit = {}): Promise<T
   return body;
 }
 
+/** What to say of an error that `api` threw. */
+export function reason(error: unknown): string {
+  return error instanceof Refused ? error.message : "The service did not answer.";
+}
+
 export function isOver(prediction: PredictionJson): boolean {
   return TERMINAL.has(prediction.status);
 }
@@ -40,7 +52,7 @@ export function isSettled(prediction: PredictionJson): boolean {
 }
 
 const WORDS = {
-  pending: "Waiting to be sent",
+  pending: "Waiting for Replicate",
   starting: "Starting",
   processing: "Running",
   succeeded: "Storing the result",

@@ -1,6 +1,13 @@
 import { type FormEvent, useEffect, useRef, useState } from "react";
 import type { InputField } from "@/lib/registry.ts";
-import { api, type FieldError, type ModelJson, type PredictionJson, Refused } from "./api.ts";
+import {
+  api,
+  type FieldError,
+  type ModelJson,
+  type PredictionJson,
+  Refused,
+  reason,
+} from "./api.ts";
 import { Field } from "./field.tsx";
 
 type Control = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
@@ -18,6 +25,8 @@ export function ModelForm(props: {
   const touched = useRef(new Set<string>());
   // The idempotency key of a submit that may be sent again, and its body.
   const attempt = useRef<{ body: string; key: string }>(null);
+  // Its files by their URL here: uploaded anew they would be another request.
+  const uploads = useRef(new Map<File, string>());
   const [errors, setErrors] = useState<FieldError[]>([]);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
@@ -45,16 +54,16 @@ export function ModelForm(props: {
     setProblem("");
     setErrors([]);
     try {
-      const input = await collect(model, touched.current);
+      const input = await collect(model, touched.current, uploads.current);
       const body = JSON.stringify({ model: model.key, input });
       // The same words after a lost answer are the same request: it must not be billed twice.
       if (attempt.current?.body !== body) attempt.current = { body, key: newKey() };
       const headers = { "Idempotency-Key": attempt.current.key, Prefer: "respond-async" };
       onStarted(await api("/api/predictions", { method: "POST", body, headers }));
-      attempt.current = null;
+      settle();
     } catch (error) {
       if (error instanceof Refused) {
-        attempt.current = null;
+        settle();
         const about = error.errors ?? [];
         const others = about.filter((one) => !model.input.some((field) => isAbout(one, field)));
         const lines = others.map(({ field, detail }) => `${field}: ${detail}`);
@@ -62,10 +71,16 @@ export function ModelForm(props: {
         setOpen((before) => before || rest.some((field) => errorOf(field, about)));
         setProblem(lines.join("; ") || (error.errors ? "" : error.message));
       } else {
-        setProblem("The service did not answer. Press Generate again: it will not run twice.");
+        setProblem(`${reason(error)} Press Generate again: it will not run twice.`);
       }
     }
     setBusy(false);
+  }
+
+  /** The attempt was answered: the same words are a new request from now on. */
+  function settle() {
+    attempt.current = null;
+    uploads.current.clear();
   }
 
   return (
@@ -106,21 +121,34 @@ function errorOf(field: InputField, errors: FieldError[]): string {
 }
 
 /** What was set: the rest is Replicate's own default. */
-async function collect(model: ModelJson, touched: Set<string>): Promise<Record<string, unknown>> {
+async function collect(
+  model: ModelJson,
+  touched: Set<string>,
+  uploads: Map<File, string>,
+): Promise<Record<string, unknown>> {
   const input: Record<string, unknown> = {};
   for (const field of model.input) {
     const control = document.getElementById(`input-${field.name}`) as Control;
     const empty = field.type !== "boolean" && control.value === "";
     if (empty || !(field.required || touched.has(field.name))) continue;
-    input[field.name] = await given(field, control);
+    input[field.name] = await given(field, control, uploads);
   }
   return input;
 }
 
-async function given(field: InputField, control: Control): Promise<unknown> {
+async function given(
+  field: InputField,
+  control: Control,
+  uploads: Map<File, string>,
+): Promise<unknown> {
   if (control instanceof HTMLInputElement) {
     if (field.type === "boolean") return control.checked;
-    if (field.type === "file") return upload(control.files?.[0]);
+    const file = control.files?.[0];
+    if (file) {
+      const url = uploads.get(file) ?? (await upload(file));
+      uploads.set(file, url);
+      return url;
+    }
   }
   if (field.type === "string" && !field.enum) return control.value;
   try {
@@ -130,9 +158,9 @@ async function given(field: InputField, control: Control): Promise<unknown> {
   }
 }
 
-async function upload(file: File | undefined): Promise<string> {
+async function upload(file: File): Promise<string> {
   const form = new FormData();
-  if (file) form.append("file", file);
+  form.append("file", file);
   return (await api<{ url: string }>("/api/files", { method: "POST", body: form })).url;
 }
 

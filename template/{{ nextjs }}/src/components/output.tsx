@@ -22,16 +22,19 @@ function isFile(value: unknown): value is string {
 /** A picture, sound, video or link, by the stored content type. */
 function Media({ url }: { url: string }) {
   const [type, setType] = useState<string>();
+  const [lost, setLost] = useState(false);
   useEffect(() => {
     const left = new AbortController();
     fetch(url, { signal: left.signal })
       .then((reply) => {
-        setType(reply.headers.get("content-type") ?? "");
+        if (reply.ok) setType(reply.headers.get("content-type") ?? "");
+        else setLost(true);
         return reply.body?.cancel();
       })
-      .catch(() => {});
+      .catch(() => setLost(!left.signal.aborted));
     return () => left.abort();
   }, [url]);
+  if (lost) return <div className="note">The file cannot be read now.</div>;
   if (type === undefined) return <div />;
   // Not next/image, which would fetch it without the caller's cookie.
   if (/^image\/(?!svg)/.test(type)) {

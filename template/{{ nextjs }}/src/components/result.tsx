@@ -1,5 +1,14 @@
-import { useEffect, useState } from "react";
-import { api, duration, isOver, isSettled, type PredictionJson, stateOf } from "./api.ts";
+import { useCallback, useEffect, useState } from "react";
+import {
+  api,
+  duration,
+  isOver,
+  isSettled,
+  type PredictionJson,
+  Refused,
+  reason,
+  stateOf,
+} from "./api.ts";
 import { Output, Text } from "./output.tsx";
 
 /** One prediction: its state, followed until it is over, and what it made. */
@@ -7,12 +16,29 @@ export function Result(props: {
   prediction: PredictionJson;
   onChange: (prediction: PredictionJson) => void;
   onDeleted: (id: string) => void;
-  onProblem: (text: string) => void;
 }) {
-  const { prediction, onChange, onDeleted, onProblem } = props;
+  const { prediction, onChange, onDeleted } = props;
   const { id } = prediction;
   const settled = isSettled(prediction);
-  const text = useFollowed(id, settled, onChange);
+  const [problem, setProblem] = useState("");
+  const attempt = useCallback(
+    async (act: () => Promise<void>) => {
+      try {
+        await act();
+        setProblem("");
+      } catch (error) {
+        if (error instanceof Refused && error.status === 404)
+          onDeleted(id); // in another tab
+        else setProblem(reason(error));
+      }
+    },
+    [id, onDeleted],
+  );
+  const look = useCallback(
+    () => attempt(async () => onChange(await api(`/api/predictions/${id}`))),
+    [attempt, id, onChange],
+  );
+  const text = useFollowed(id, settled, onChange, look);
   const time = useTime(settled);
 
   async function cancel() {
@@ -21,11 +47,11 @@ export function Result(props: {
 
   async function remove() {
     await api(`/api/predictions/${id}`, { method: "DELETE" });
+    // The button that has the focus goes away with its card.
+    document.getElementById("made-title")?.focus();
     onDeleted(id);
   }
 
-  const attempt = (act: () => Promise<void>) => () =>
-    act().catch((error) => onProblem(error.message));
   const { words, mood } = stateOf(prediction);
   const ran = prediction.metrics.predict_seconds;
   const elapsed = Math.max(0, (time - Date.parse(prediction.created_at)) / 1000);
@@ -45,15 +71,18 @@ export function Result(props: {
         </p>
         <p className="actions">
           {!isOver(prediction) && (
-            <button className="plain cancel" type="button" onClick={attempt(cancel)}>
+            <button className="plain cancel" type="button" onClick={() => attempt(cancel)}>
               Cancel
             </button>
           )}
           {settled && (
-            <button className="plain delete" type="button" onClick={attempt(remove)}>
+            <button className="plain delete" type="button" onClick={() => attempt(remove)}>
               Delete
             </button>
           )}
+        </p>
+        <p className="problem" role="alert" hidden={!problem}>
+          {problem}
         </p>
       </div>
     </li>
@@ -78,43 +107,58 @@ function Shown({ prediction, text }: { prediction: PredictionJson; text: string 
   );
 }
 
-/** Follow a prediction by server-sent events; where they break, by requests that wait. */
+// A browser opens six connections to a host, in all of its tabs together.
+const STREAMS = 2;
+let streams = 0;
+
+/** Follow a prediction until it is over; gives the text that it has made so far. */
 function useFollowed(
   id: string,
   settled: boolean,
   onChange: (prediction: PredictionJson) => void,
+  look: () => Promise<void>,
 ): string {
   const [text, setText] = useState("");
   useEffect(() => {
     if (settled) return;
-    let open = true;
-    const source = new EventSource(`/api/predictions/${id}/events`);
-    const update = (event: MessageEvent<string>) => onChange(JSON.parse(event.data));
-    setText("");
-    source.addEventListener("prediction", update);
-    source.addEventListener("output", (event) => {
-      setText((before) => before + JSON.parse(event.data));
-    });
-    source.addEventListener("done", (event) => {
-      source.close();
-      update(event);
-    });
-    source.onerror = async () => {
-      source.close();
-      while (open) {
-        try {
-          onChange(await api(`/api/predictions/${id}?wait=20`));
-        } catch {
-          await new Promise((resolve) => setTimeout(resolve, 5000));
-        }
+    const left = new AbortController();
+    const add = (piece: string) => setText((before) => before + piece);
+    async function follow() {
+      if (streams < STREAMS) await streamed(id, onChange, add, left.signal);
+      for (;;) {
+        await new Promise((resolve) => setTimeout(resolve, 2000));
+        if (left.signal.aborted) return;
+        await look();
       }
-    };
-    return () => {
-      open = false;
-      source.close();
-    };
-  }, [id, settled, onChange]);
+    }
+    setText("");
+    follow();
+    return () => left.abort();
+  }, [id, settled, onChange, look]);
   return text;
+}
+
+/** Show it by server-sent events, until they end or break. */
+async function streamed(
+  id: string,
+  onChange: (prediction: PredictionJson) => void,
+  onText: (piece: string) => void,
+  left: AbortSignal,
+): Promise<void> {
+  streams += 1;
+  const source = new EventSource(`/api/predictions/${id}/events`);
+  await new Promise((resolve) => {
+    source.addEventListener("prediction", (event) => onChange(JSON.parse(event.data)));
+    source.addEventListener("output", (event) => onText(JSON.parse(event.data)));
+    source.addEventListener("done", (event) => {
+      onChange(JSON.parse(event.data));
+      resolve(event);
+    });
+    source.addEventListener("error", resolve);
+    left.addEventListener("abort", resolve);
+  });
+  source.close();
+  streams -= 1;
 }
 
 /** The time in milliseconds, new every second until it is settled. */

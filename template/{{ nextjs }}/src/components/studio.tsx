@@ -1,7 +1,15 @@
 "use client";
 
 import { useCallback, useEffect, useState } from "react";
-import { api, duration, isSettled, type ModelJson, type PredictionJson, stateOf } from "./api.ts";
+import {
+  api,
+  duration,
+  isSettled,
+  type ModelJson,
+  type PredictionJson,
+  reason,
+  stateOf,
+} from "./api.ts";
 import { ModelForm } from "./model-form.tsx";
 import { Result } from "./result.tsx";
 
@@ -18,6 +26,7 @@ export function Studio({ name }: { name: string }) {
   const [cursor, setCursor] = useState<string | null>(null);
   const [said, setSaid] = useState("");
   const [problem, setProblem] = useState("");
+  const [trouble, setTrouble] = useState("");
 
   const older = useCallback(async (after: string | null, signal?: AbortSignal) => {
     const query = after ? `?cursor=${after}` : "";
@@ -40,7 +49,7 @@ export function Studio({ name }: { name: string }) {
       setModel(found.find((one) => one.key === wanted) ?? found[0]);
     }
     load().catch((error) => {
-      if (!left.signal.aborted) setProblem(`The page could not be loaded: ${error.message}`);
+      if (!left.signal.aborted) setProblem(`The page could not be loaded: ${reason(error)}`);
     });
     return () => left.abort();
   }, [older]);
@@ -50,9 +59,18 @@ export function Studio({ name }: { name: string }) {
     if (isSettled(now)) setSaid(`${now.model}: ${stateOf(now).words}`);
   }, []);
 
+  const drop = useCallback((id: string) => {
+    setResults((known) => known.filter((one) => one.id !== id));
+  }, []);
+
   function pick(key: string) {
     setModel(models.find((one) => one.key === key));
-    location.hash = key;
+    history.replaceState(null, "", `#${key}`);
+  }
+
+  function more() {
+    setTrouble("");
+    older(cursor).catch((error) => setTrouble(reason(error)));
   }
 
   return (
@@ -93,7 +111,9 @@ export function Studio({ name }: { name: string }) {
           </p>
         </section>
         <section className="made" aria-labelledby="made-title">
-          <h2 id="made-title">Your results</h2>
+          <h2 id="made-title" tabIndex={-1}>
+            Your results
+          </h2>
           <p id="status" className="hidden-but-read" aria-live="polite">
             {said}
           </p>
@@ -106,8 +126,7 @@ export function Studio({ name }: { name: string }) {
                 key={prediction.id}
                 prediction={prediction}
                 onChange={change}
-                onDeleted={(id) => setResults((known) => known.filter((one) => one.id !== id))}
-                onProblem={setSaid}
+                onDeleted={drop}
               />
             ))}
           </ol>
@@ -116,10 +135,13 @@ export function Studio({ name }: { name: string }) {
             className="plain"
             type="button"
             hidden={cursor === null}
-            onClick={() => older(cursor).catch((error) => setSaid(error.message))}
+            onClick={more}
           >
             Show older ones
           </button>
+          <p className="problem" role="alert" hidden={!trouble}>
+            {trouble}
+          </p>
         </section>
       </main>
     </>

@@ -8,7 +8,11 @@ const human = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", 
 let models = [];
 let cursor = null;
 let attempt = null; // the idempotency key of a submit that may be sent again, and its body
+let uploads = new Map(); // its files by their URL here: uploaded anew they would be another request
+let streams = 0;
 const cards = new Map();
+// A browser opens six connections to a host, in all of its tabs together.
+const STREAMS = 2;
 
 async function api(path, options = {}) {
   const headers = { "Content-Type": "application/json", ...options.headers };
@@ -17,6 +21,13 @@ async function api(path, options = {}) {
   const body = reply.status === 204 ? null : await reply.json();
   if (!reply.ok) throw Object.assign(new Error(body.detail ?? body.title), { problem: body });
   return body;
+}
+
+const reason = (error) => (error.problem ? error.message : "The service did not answer.");
+
+function tell(element, text) {
+  if (element.textContent !== text) element.textContent = text; // an alert is read out when it is set
+  element.hidden = !text;
 }
 
 // ---- the form
@@ -96,14 +107,14 @@ function showForm() {
   $("more-fields").replaceChildren(...rest.map(fieldset));
   $("more").hidden = rest.length === 0;
   $("more").open = false;
-  $("problem").hidden = true;
+  tell($("problem"), "");
   const usual = model.seconds === null ? "" : ` A run takes about ${duration(model.seconds)}.`;
   const cold =
     model.kind === "official"
       ? " It is always warm."
       : " After a pause it starts cold, which can take minutes.";
   $("about").textContent = `${model.ref.split(":")[0]}.${usual}${cold}`;
-  location.hash = model.key;
+  history.replaceState(null, "", `#${model.key}`);
 }
 
 const duration = (seconds) =>
@@ -112,9 +123,9 @@ const duration = (seconds) =>
 async function value(field, element) {
   if (field.type === "boolean") return element.checked;
   if (field.type === "file") {
-    const form = new FormData();
-    form.append("file", element.files[0]);
-    return (await api("/api/files", { method: "POST", body: form })).url;
+    const [file] = element.files;
+    if (!uploads.has(file)) uploads.set(file, await upload(file));
+    return uploads.get(file);
   }
   if (field.enum) return JSON.parse(element.value);
   if (field.type === "string") return element.value;
@@ -123,6 +134,12 @@ async function value(field, element) {
   } catch {
     return element.value;
   }
+}
+
+async function upload(file) {
+  const form = new FormData();
+  form.append("file", file);
+  return (await api("/api/files", { method: "POST", body: form })).url;
 }
 
 async function collect(model) {
@@ -139,7 +156,7 @@ async function collect(model) {
 function showErrors(errors) {
   for (const element of $("form").querySelectorAll("[aria-invalid]")) {
     element.removeAttribute("aria-invalid");
-    $(`${element.id}-error`).hidden = true;
+    tell($(`${element.id}-error`), "");
   }
   let firstWrong = null;
   const others = [];
@@ -150,9 +167,7 @@ function showErrors(errors) {
       continue;
     }
     element.setAttribute("aria-invalid", "true");
-    const note = $(`${element.id}-error`);
-    note.textContent = detail;
-    note.hidden = false;
+    tell($(`${element.id}-error`), detail);
     if ($("more").contains(element)) $("more").open = true;
     firstWrong ??= element;
   }
@@ -164,7 +179,7 @@ async function submit(event) {
   event.preventDefault();
   const button = $("form").querySelector(".go");
   button.disabled = true;
-  $("problem").hidden = true;
+  tell($("problem"), "");
   showErrors([]);
   try {
     const model = chosen();
@@ -173,18 +188,23 @@ async function submit(event) {
     if (attempt?.body !== body) attempt = { body, key: newKey() };
     const headers = { "Idempotency-Key": attempt.key, Prefer: "respond-async" };
     const prediction = await api("/api/predictions", { method: "POST", body, headers });
-    attempt = null;
+    settle();
     show(prediction, { first: true });
   } catch (error) {
     const others = showErrors(error.problem?.errors ?? []);
-    if (error.problem) attempt = null;
+    if (error.problem) settle();
     const text = error.problem
       ? others.join("; ") || (error.problem.errors ? "" : error.message)
-      : "The service did not answer. Press Generate again: it will not run twice.";
-    $("problem").textContent = text;
-    $("problem").hidden = !text;
+      : `${reason(error)} Press Generate again: it will not run twice.`;
+    tell($("problem"), text);
   }
   button.disabled = false;
+}
+
+/** The attempt was answered: the same words are a new request from now on. */
+function settle() {
+  attempt = null;
+  uploads = new Map();
 }
 
 function newKey() {
@@ -195,7 +215,7 @@ function newKey() {
 // ---- the results
 
 const WORDS = {
-  pending: ["Waiting to be sent", ""],
+  pending: ["Waiting for Replicate", ""],
   starting: ["Starting", "The model is being loaded. After a pause this can take minutes."],
   processing: ["Running", ""],
   succeeded: ["Storing the result", ""],
@@ -287,25 +307,31 @@ function rendered(output) {
   return [textBlock(JSON.stringify(output, null, 2), "json")];
 }
 
-/** A picture, sound, video or link, by the stored content type. */
 function media(url) {
   const place = document.createElement("div");
-  fetch(url).then(async (reply) => {
-    const type = reply.headers.get("content-type") ?? "";
-    reply.body?.cancel();
-    const kinds = { image: "img", audio: "audio", video: "video" };
-    const kind = type.startsWith("image/svg") ? undefined : kinds[type.split("/")[0]];
-    const element = document.createElement(kind ?? "a");
-    if (kind === undefined) {
-      Object.assign(element, { href: url, textContent: `Download (${type})` });
-    } else {
-      element.src = url;
-      if (kind === "img") element.alt = "The result, in full size behind this link";
-      else element.controls = true;
-    }
-    place.replaceWith(kind === "img" ? linked(url, element) : element);
-  });
+  shown(url).then(
+    (element) => place.replaceWith(element),
+    () => place.replaceWith(noteBlock("The file cannot be read now.")),
+  );
   return place;
+}
+
+/** A picture, sound, video or link, by the stored content type. */
+async function shown(url) {
+  const reply = await fetch(url);
+  reply.body?.cancel();
+  if (!reply.ok) throw new Error(reply.statusText);
+  const type = reply.headers.get("content-type") ?? "";
+  const kinds = { image: "img", audio: "audio", video: "video" };
+  const kind = type.startsWith("image/svg") ? undefined : kinds[type.split("/")[0]];
+  const element = document.createElement(kind ?? "a");
+  if (kind === undefined) {
+    return Object.assign(element, { href: url, textContent: `Download (${type})` });
+  }
+  element.src = url;
+  if (kind === "img") element.alt = "The result, in full size behind this link";
+  else element.controls = true;
+  return kind === "img" ? linked(url, element) : element;
 }
 
 function linked(url, element) {
@@ -315,54 +341,61 @@ function linked(url, element) {
   return link;
 }
 
-/** Follow a prediction by server-sent events; where they break, by requests that wait. */
-function follow(card) {
-  const { id } = card.prediction;
-  const source = new EventSource(`/api/predictions/${id}/events`);
+/** Follow a prediction until it is over. */
+async function follow(card) {
   const clock = setInterval(() => draw(card), 1000);
-  const update = (event) => show(JSON.parse(event.data));
-  const end = () => {
-    clearInterval(clock);
-    source.close();
-    const words = card.element.querySelector(".state").textContent;
-    $("status").textContent = `${card.prediction.model}: ${words}`;
-  };
-  source.addEventListener("prediction", update);
-  source.addEventListener("output", (event) => {
-    card.text += JSON.parse(event.data);
-    draw(card);
-  });
-  source.addEventListener("done", (event) => {
-    update(event);
-    end();
-  });
-  source.onerror = async () => {
-    source.close();
-    while (!settled(card.prediction) && card.element.isConnected) {
-      try {
-        show(await api(`/api/predictions/${id}?wait=20`));
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 5000));
-      }
-    }
-    end();
-  };
+  if (streams < STREAMS) await streamed(card);
+  while (!settled(card.prediction) && card.element.isConnected) {
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await act(card, "look");
+  }
+  clearInterval(clock);
+  if (!settled(card.prediction)) return;
+  const words = card.element.querySelector(".state").textContent;
+  $("status").textContent = `${card.prediction.model}: ${words}`;
 }
 
+/** Show it by server-sent events, until they end or break. */
+async function streamed(card) {
+  streams += 1;
+  const source = new EventSource(`/api/predictions/${card.prediction.id}/events`);
+  await new Promise((resolve) => {
+    source.addEventListener("prediction", (event) => show(JSON.parse(event.data)));
+    source.addEventListener("output", (event) => {
+      card.text += JSON.parse(event.data);
+      draw(card);
+    });
+    source.addEventListener("done", (event) => {
+      show(JSON.parse(event.data));
+      resolve();
+    });
+    source.onerror = resolve;
+  });
+  source.close();
+  streams -= 1;
+}
+
+/** Look at, cancel or delete a prediction; what went wrong stands on its card. */
 async function act(card, what) {
-  const { id } = card.prediction;
+  const path = `/api/predictions/${card.prediction.id}`;
+  const problem = card.element.querySelector(".problem");
   try {
-    if (what === "cancel") {
-      show(await api(`/api/predictions/${id}/cancel`, { method: "POST" }));
-    } else {
-      await api(`/api/predictions/${id}`, { method: "DELETE" });
-      card.element.remove();
-      cards.delete(id);
-      $("empty").hidden = cards.size > 0;
-    }
+    if (what === "delete") await api(path, { method: "DELETE" });
+    else if (what === "cancel") show(await api(`${path}/cancel`, { method: "POST" }));
+    else show(await api(path));
+    tell(problem, "");
+    if (what === "delete") drop(card);
   } catch (error) {
-    $("status").textContent = error.message;
+    if (error.problem?.status === 404) drop(card); // deleted in another tab
+    else tell(problem, reason(error));
   }
+}
+
+function drop(card) {
+  if (card.element.contains(document.activeElement)) $("made-title").focus();
+  card.element.remove();
+  cards.delete(card.prediction.id);
+  $("empty").hidden = cards.size > 0;
 }
 
 async function older() {
@@ -380,7 +413,10 @@ async function start() {
   showForm();
   $("model").addEventListener("change", showForm);
   $("form").addEventListener("submit", submit);
-  $("older").addEventListener("click", older);
+  $("older").addEventListener("click", () => {
+    tell($("trouble"), "");
+    older().catch((error) => tell($("trouble"), reason(error)));
+  });
   const primed = new Set();
   $("form").addEventListener("focusin", () => {
     const model = chosen();
@@ -392,6 +428,5 @@ async function start() {
 }
 
 start().catch((error) => {
-  $("problem").textContent = `The page could not be loaded: ${error.message}`;
-  $("problem").hidden = false;
+  tell($("problem"), `The page could not be loaded: ${reason(error)}`);
 });
