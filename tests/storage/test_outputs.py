@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from inference import outputs
 from inference.outputs import (
     AllowedHosts,
     OutputExpired,
@@ -23,7 +24,7 @@ from inference.outputs import (
 from inference.prediction import StoredFile
 from inference.registry import OutputKind
 from inference.storage import Storage
-from tests.storage.servers import Outputs, output_server
+from tests.storage.servers import Answer, Outputs, output_server
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +35,14 @@ LIMIT = 2**20
 
 @pytest.fixture
 async def server() -> AsyncIterator[Outputs]:
-    async with output_server() as outputs:
-        yield outputs
+    async with output_server() as running:
+        yield running
 
 
 @pytest.fixture
 async def stranger() -> AsyncIterator[Outputs]:
-    async with output_server() as outputs:
-        yield outputs
+    async with output_server() as running:
+        yield running
 
 
 @pytest.fixture
@@ -167,6 +168,35 @@ async def test_short_and_endless_and_silent(server: Outputs, disk: Storage, tmp_
         await store(server.raw("/endless", endless), "file", disk, server)
     with pytest.raises(OutputUnavailable):
         await store(server.raw("/silent", silent), "file", disk, server)
+    assert left(tmp_path) == []
+
+
+def slow(body: bytes) -> Answer:
+    """A body that comes byte by byte."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        for byte in body:
+            await asyncio.sleep(0.02)
+            writer.write(bytes([byte]))
+            await writer.drain()
+
+    return answer
+
+
+async def test_the_first_bytes_come_one_by_one(server: Outputs, disk: Storage) -> None:
+    files, _ = await store(server.raw("/a", slow(b"RIFF\0\0\0\0WAVEfmt ")), "file", disk, server)
+    assert files[0].content_type == "audio/wav"
+    assert files[0].size == 16
+
+
+async def test_a_body_that_comes_too_slowly(
+    server: Outputs, disk: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much may still be missing, and although something comes all the time."""
+    monkeypatch.setattr(outputs, "_MOST_SECONDS", 0.5)
+    with pytest.raises(OutputUnavailable, match="too slowly"):
+        await asyncio.wait_for(store(server.raw("/a", slow(bytes(500))), "file", disk, server), 5)
     assert left(tmp_path) == []
 
 

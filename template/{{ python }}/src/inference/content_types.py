@@ -7,6 +7,7 @@ import re
 
 import httpx
 
+SNIFFED_BYTES = 12
 _CONTENT_TYPE = re.compile(r"[\w.+-]{1,63}/[\w.+-]{1,63}", re.ASCII)
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from .content_types import content_type_of, extension_of
+from .content_types import SNIFFED_BYTES, content_type_of, extension_of
 from .prediction import StoredFile, StoredUrl
 from .registry import OutputKind
 from .storage import Storage
@@ -179,17 +179,18 @@ async def fetch(
                 announced = reply.headers.get("content-length", "")
                 if announced.isdecimal() and int(announced) > max_bytes:
                     raise OutputRefused(f"The output is larger than {max_bytes} bytes.")
-                content_type = reply.headers.get("content-type", "").partition(";")[0].strip()
+                content_type = (
+                    reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+                )
+                yield content_type, b""  # nothing may follow
                 size = 0
-                async for chunk in reply.aiter_raw(2**18):
+                async for chunk in reply.aiter_raw():
                     size += len(chunk)
                     if time.monotonic() > end:
                         raise OutputUnavailable("The output comes too slowly.")
                     if size > max_bytes:
                         raise OutputRefused(f"The output is larger than {max_bytes} bytes.")
-                    yield content_type.lower(), chunk
-                if size == 0:
-                    yield content_type.lower(), b""
+                    yield content_type, chunk
                 return
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Also a body that is shorter than announced: the protocol error says so.
@@ -216,6 +217,8 @@ async def _typed(
 ) -> tuple[str, AsyncIterator[bytes]]:
     """The content type and the whole body."""
     announced, first = await anext(body)
+    while len(first) < SNIFFED_BYTES and (more := await anext(body, None)):
+        first += more[1]
 
     async def chunks() -> AsyncIterator[bytes]:
         yield first

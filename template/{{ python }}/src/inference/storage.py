@@ -26,6 +26,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 from .prediction import StoredFile
 
 PART_BYTES = 8 * 2**20
+_PIECE_BYTES = 2**20  # each costs two changes of threads
 CHECK_SECONDS = 10
 _ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
 
@@ -88,20 +89,24 @@ class Storage:
         digest = hashlib.sha256()
         size = 0
         stopped = False
-        pulled: asyncio.Future[bytes | None] | None = None
+        pulling: asyncio.Task[None] | None = None
         broken: Exception | None = None
 
-        async def counted() -> AsyncIterator[bytes]:
-            nonlocal size, pulled, broken
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal size, pulling, broken
             try:
                 while not stopped:
-                    pulled = asyncio.ensure_future(anext(chunks, None))
-                    chunk = await pulled
-                    if chunk is None:
+                    pulling = asyncio.current_task()  # the store has one for each piece
+                    piece = bytearray()
+                    async for chunk in chunks:
+                        digest.update(chunk)
+                        piece += chunk
+                        if len(piece) >= _PIECE_BYTES:
+                            break
+                    if not piece:
                         return
-                    digest.update(chunk)
-                    size += len(chunk)
-                    yield chunk
+                    size += len(piece)
+                    yield bytes(piece)
             except Exception as error:
                 broken = error
                 raise
@@ -116,7 +121,7 @@ class Storage:
             obstore.put_async(
                 self._store,
                 key,
-                counted(),
+                pieces(),
                 # A disk keeps no content type; the database's row does.
                 attributes=None if disk else {"Content-Type": content_type},
                 use_multipart=True,
@@ -129,8 +134,8 @@ class Storage:
         except asyncio.CancelledError:
             # obstore takes the parts away where its source raises, but not where it is canceled.
             stopped = True
-            if pulled is not None:
-                pulled.cancel()
+            if pulling is not None:
+                pulling.cancel()
             await asyncio.wait([upload], timeout=CHECK_SECONDS)
             upload.cancel()
             raise

@@ -88,4 +88,4 @@ def network_of(address: str) -> str:
         return str(found)
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((found.packed[:8] + bytes(8), 64)))
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
