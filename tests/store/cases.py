@@ -317,7 +317,7 @@ def test_what_is_over_stays_as_it_is(store: Store, status: Any) -> None:
     row = given_back(store, sent(store), status=status, due_at=None)
     assert store.request_cancel(row.id, time.time()) is None
     assert found(store, row) == row
-    store.delete(row.id, time.time())
+    assert store.delete(row.id, time.time()) is None
     assert claimed(store).status == status
 
 
@@ -358,7 +358,8 @@ def test_a_deleted_row_is_hidden_and_due(store: Store) -> None:
     rested = given_back(store, sent(store), status="succeeded", due_at=None)
     in_hand = sent(store)
     for row in (rested, in_hand):
-        store.delete(row.id, time.time())
+        its = store.delete(row.id, time.time())
+        assert (its and (its.id, its.status)) == (None if row is rested else (row.id, row.status))
         assert store.get(row.id) is None
         assert row.id not in [each.id for each in store.page("me", None, 1000)]
         assert row.id in [each.id for each in store.usage(0)]
@@ -373,7 +374,9 @@ def test_a_deleted_row_is_hidden_and_due(store: Store) -> None:
 def test_a_deleted_unsent_row_is_canceled(store: Store) -> None:
     added(store)
     row = claimed(store)
-    store.delete(row.id, time.time())
+    its = store.delete(row.id, time.time())
+    assert its is not None
+    assert (its.id, its.status, its.sent_at) == (row.id, "canceled", None)
     assert not store.mark_sent(row, time.time())
     again = claimed(store)
     assert (again.status, again.sent_at) == ("canceled", None)

@@ -69,6 +69,8 @@ MISTAKES = {
         (".where(p.sent_at.is_(None), p.cancel_requested.is_(False))", ""),
         ("sa.case((_p.leased, _p.due_at), else_=", "("),
         ("values(due_at=_at)", "values(due_at=_p.due_at)"),
+        ("ask_at=None, due_at=_at)", "ask_at=None, due_at=_p.due_at)"),
+        ("deleted_at=now, due_at=_at)", "deleted_at=now, due_at=_p.due_at)"),
         ('| (_p.replicate_id == sa.bindparam("remote"))', ""),
         ("meanwhile.where(waiting)", "meanwhile.where(sa.false())"),
         ("if old.deleted_at is None:", "if False:"),

@@ -79,8 +79,7 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description="Delete the selected predictions with their outputs")
     def erase(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
         for row in chosen:
-            service().stop(row.pk)
-            service().store.delete(row.pk, time.time())
+            service().stop(row.pk, delete=True)
         self.message_user(request, "A worker erases them.", messages.SUCCESS)
 
     def get_urls(self) -> list[URLPattern]:

@@ -73,19 +73,17 @@ class DjangoStore(DjangoUploads):
 
     def request_cancel(self, row_id: str, now: float) -> Row | None:
         with self._begin():
-            if self._cancel(row_id, now) == 0:
-                return None
-            return _one(self._predictions.filter(id=row_id))
+            return self._cancel(row_id, now)
 
-    def delete(self, row_id: str, now: float) -> None:
+    def delete(self, row_id: str, now: float) -> Row | None:
         with self._begin():
-            self._cancel(row_id, now)
+            row = self._cancel(row_id, now)
             gone = self._predictions.filter(id=row_id)
             gone.update(deleted_at=now)
             gone.filter(leased=False).update(due_at=now)
+        return row
 
-    def _cancel(self, row_id: str, now: float) -> int:
-        """How many rows were canceled or asked to be: 0 or 1."""
+    def _cancel(self, row_id: str, now: float) -> Row | None:
         live = self._predictions.filter(id=row_id).exclude(status__in=TERMINAL)
         at_once = live.filter(sent_at=None, status="pending").update(
             status="canceled",
@@ -96,11 +94,11 @@ class DjangoStore(DjangoUploads):
             leased=False,
             attempts=F("attempts") + 1,
         )
-        if at_once:
-            return at_once
-        count = live.update(cancel_requested=True, ask_at=None)
-        live.filter(leased=False).update(due_at=now)
-        return count
+        if not at_once:
+            if live.update(cancel_requested=True, ask_at=None) == 0:
+                return None
+            live.filter(leased=False).update(due_at=now)
+        return _one(self._predictions.filter(id=row_id))
 
     def receive(self, event: Event, now: float) -> bool:
         kept = (event.id, event.replicate_id, event.row_id, models.as_text(event.body))

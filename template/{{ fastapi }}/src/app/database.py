@@ -71,19 +71,15 @@ class SqlStore(SqlUploads):
             return _all(db.execute(query))
 
     def request_cancel(self, row_id: str, now: float) -> Row | None:
-        p = predictions.c
         with self._engine.begin() as db:
-            if _cancel(db, row_id, now) == 0:
-                return None
-            return _one(db.execute(sa.select(predictions).where(p.id == row_id)))
+            return _cancel(db, row_id, now)
 
-    def delete(self, row_id: str, now: float) -> None:
-        p = predictions.c
+    def delete(self, row_id: str, now: float) -> Row | None:
+        gone = sa.update(predictions).where(_p.id == row_id).values(deleted_at=now, due_at=_at)
         with self._engine.begin() as db:
-            _cancel(db, row_id, now)
-            gone = sa.update(predictions).where(p.id == row_id).values(deleted_at=now)
-            db.execute(gone)
-            db.execute(gone.where(p.leased.is_(False)).values(due_at=now))
+            row = _cancel(db, row_id, now)
+            db.execute(gone, {"now": now})
+        return row
 
     def receive(self, event: Event, now: float) -> bool:
         values = {name: getattr(event, name) for name in _EVENT}
@@ -199,8 +195,7 @@ class SqlStore(SqlUploads):
             return _all(db.execute(query))
 
 
-def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
-    """How many rows were canceled or asked to be: 0 or 1."""
+def _cancel(db: sa.Connection, row_id: str, now: float) -> Row | None:
     p = predictions.c
     live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))
     unsent = live.where(p.sent_at.is_(None), p.status == "pending")
@@ -213,11 +208,9 @@ def _cancel(db: sa.Connection, row_id: str, now: float) -> int:
         leased=False,
         attempts=p.attempts + 1,
     )
-    if count := db.execute(at_once).rowcount:
-        return count
-    count = db.execute(live.values(cancel_requested=True, ask_at=None)).rowcount
-    db.execute(live.where(p.leased.is_(False)).values(due_at=now))
-    return count
+    asked = live.values(cancel_requested=True, ask_at=None, due_at=_at)
+    row = _one(db.execute(at_once.returning(predictions)))
+    return row or _one(db.execute(asked.returning(predictions), {"now": now}))
 
 
 def _all(result: sa.CursorResult[Any]) -> list[Row]:

@@ -153,7 +153,7 @@ export class Service {
   /** Stop the caller's own prediction and its bill; Problem 404, or 409 where it is over. */
   async cancel(caller: string, id: string): Promise<Prediction> {
     await this.get(caller, id);
-    const row = await this.#stop(id);
+    const row = this.#stopped(await this.store.requestCancel(id, now()));
     if (!row) {
       throw new Problem(409, "Already over", "The prediction had ended before it was canceled.");
     }
@@ -163,12 +163,10 @@ export class Service {
   /** Remove the caller's own prediction with its outputs; Problem 404. */
   async delete(caller: string, id: string): Promise<void> {
     await this.get(caller, id);
-    await this.#stop(id);
-    await this.store.delete(id, now());
+    this.#stopped(await this.store.delete(id, now()));
   }
 
-  async #stop(id: string): Promise<Row | null> {
-    const row = await this.store.requestCancel(id, now());
+  #stopped(row: Row | null): Row | null {
     if (row && isOver(row)) this.logOver(row); // never sent: no worker has anything to do with it
     return row;
   }

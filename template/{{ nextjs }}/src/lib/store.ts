@@ -1,5 +1,5 @@
 /** What callers and webhooks ask of the database. Every method is one transaction. */
-import type { Kysely } from "kysely";
+import type { ExpressionBuilder, Kysely } from "kysely";
 import {
   type Database,
   decoded,
@@ -118,30 +118,21 @@ export class Store {
    */
   async requestCancel(id: string, at: number): Promise<Row | null> {
     return await this.#query.transaction().execute(async (db) => {
-      if (!(await this.#cancel(db, id, at))) return null;
-      const row = await db
-        .selectFrom("predictions")
-        .selectAll()
-        .where("id", "=", id)
-        .executeTakeFirstOrThrow();
-      return decoded(row, this.#db);
+      return await this.#cancel(db, id, at);
     });
   }
 
-  /** Hide the row; a worker cancels it, then erases input, output and files. */
-  async delete(id: string, at: number): Promise<void> {
-    await this.#query.transaction().execute(async (db) => {
-      await this.#cancel(db, id, at);
-      const gone = db.updateTable("predictions").set({ deleted_at: at }).where("id", "=", id);
-      await gone.execute();
-      await gone
-        .set({ due_at: at })
-        .where(flagged("leased", false, this.#db))
-        .execute();
+  /** `requestCancel`, and hide the row; a worker erases input, output and files. */
+  async delete(id: string, at: number): Promise<Row | null> {
+    return await this.#query.transaction().execute(async (db) => {
+      const row = await this.#cancel(db, id, at);
+      const gone = db.updateTable("predictions").set({ deleted_at: at }).set(this.#due(at));
+      await gone.where("id", "=", id).execute();
+      return row;
     });
   }
 
-  async #cancel(db: Query, id: string, at: number): Promise<boolean> {
+  async #cancel(db: Query, id: string, at: number): Promise<Row | null> {
     const live = db.updateTable("predictions").where("id", "=", id).where("status", "not in", OVER);
     const requested = encoded({ cancel_requested: true }, this.#db);
     const atOnce = await live
@@ -151,14 +142,11 @@ export class Store {
       // A worker that was about to send it is fenced out.
       .set(encoded({ leased: false }, this.#db))
       .set((e) => ({ attempts: e("attempts", "+", 1) }))
+      .returningAll()
       .executeTakeFirst();
-    if (atOnce.numUpdatedRows > 0n) return true;
-    const asked = await live.set({ ...requested, ask_at: null }).executeTakeFirst();
-    await live
-      .set({ due_at: at })
-      .where(flagged("leased", false, this.#db))
-      .execute();
-    return asked.numUpdatedRows > 0n;
+    const asked = live.set({ ...requested, ask_at: null }).set(this.#due(at));
+    const row = atOnce ?? (await asked.returningAll().executeTakeFirst());
+    return row ? decoded(row, this.#db) : null;
   }
 
   /** Keep the event and make its row due; false where the event is known already. */
@@ -172,20 +160,20 @@ export class Store {
       if (kept.numInsertedOrUpdatedRows === 0n) return false;
       await db
         .updateTable("predictions")
-        // A leased row is locked, too: whoever gives it back meanwhile must see the event.
-        .set((e) => ({
-          due_at: e
-            .case()
-            .when(flagged("leased", true, this.#db)(e))
-            .then(e.ref("due_at"))
-            .else(at)
-            .end(),
-        }))
+        .set(this.#due(at))
         .where((e) =>
           e.or([e("id", "=", event.row_id ?? ""), e("replicate_id", "=", event.replicate_id)]),
         )
         .execute();
       return true;
+    });
+  }
+
+  /** A leased row is locked, too: whoever gives it back meanwhile must see what happened. */
+  #due(at: number) {
+    const leased = flagged("leased", true, this.#db);
+    return (e: ExpressionBuilder<Tables, "predictions">) => ({
+      due_at: e.case().when(leased(e)).then(e.ref("due_at")).else(at).end(),
     });
   }
 

@@ -158,12 +158,12 @@ class Service:
     def delete(self, caller: str, row_id: str) -> None:
         """Remove the caller's own prediction with its outputs; Problem 404."""
         self.get(caller, row_id)
-        self.stop(row_id)
-        self.store.delete(row_id, time.time())
+        self.stop(row_id, delete=True)
 
-    def stop(self, row_id: str) -> Row | None:
-        """Cancel anybody's prediction; None where it is over."""
-        row = self.store.request_cancel(row_id, time.time())
+    def stop(self, row_id: str, *, delete: bool = False) -> Row | None:
+        """Cancel anybody's prediction, or delete it; None where it was over."""
+        act = self.store.delete if delete else self.store.request_cancel
+        row = act(row_id, time.time())
         if row is not None and row.over:  # never sent: no worker has anything to do with it
             self.log_over(row)
         return row

@@ -115,8 +115,8 @@ class Store(Protocol):
         A worker that holds what is canceled at once is fenced out, as by another worker's claim.
         """
 
-    def delete(self, row_id: str, now: float) -> None:
-        """Hide the row; a worker cancels it, then erases input, output and files."""
+    def delete(self, row_id: str, now: float) -> Row | None:
+        """``request_cancel``, and hide the row; a worker erases input, output and files."""
 
     def receive(self, event: Event, now: float) -> bool:
         """Keep the event and make its row due; False where the event is known already."""
