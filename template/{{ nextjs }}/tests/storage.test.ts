@@ -52,6 +52,18 @@ test("a file is stored under its own key, with its sum and type", async () => {
   expect(Buffer.concat(part).toString()).toBe("PNG");
 });
 
+test("the type is seen where the first bytes come one by one", async () => {
+  answer = async (_, response) => {
+    for (const byte of Buffer.from("RIFF....WAVEfmt ")) {
+      response.write(Buffer.of(byte));
+      await new Promise((sent) => setTimeout(sent, 5));
+    }
+    response.end();
+  };
+  const { files } = await store(`${origin}/out`);
+  expect(files).toMatchObject([{ key: `${ID}/0.wav`, size: 16 }]);
+});
+
 test("URLs at any depth of JSON are ours afterwards", async () => {
   const { output, files } = await store({ a: [`${origin}/1`], b: "text" }, "json");
   expect(output).toEqual({ a: [`/files/${ID}/0`], b: "text" });
@@ -89,6 +101,14 @@ test("the token is sent only where an allowed host asks for it", async () => {
   };
   await store(`${origin}/out`);
   expect(sent).toEqual([undefined, "Bearer r8_test"]);
+  sent.length = 0;
+  answer = ({ url, headers }, response) => {
+    sent.push(headers.authorization);
+    const status = url === "/b" ? 200 : headers.authorization ? 302 : 401;
+    response.writeHead(status, { location: "/b" }).end(PNG);
+  };
+  await store(`${origin}/out`);
+  expect(sent).toEqual([undefined, "Bearer r8_test", undefined]);
 });
 
 test.each([

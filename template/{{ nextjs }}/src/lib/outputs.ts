@@ -8,6 +8,8 @@ import type { Storage } from "./storage.ts";
 const MOST_FILES = 1_000;
 const MOST_LEVELS = 1_000;
 
+/** How many of the first bytes tell. */
+const SNIFFED = 12;
 const DATA_URI = /^data:(?:[\w.+-]{1,63}\/[\w.+-]{1,63}(?:;[\w.+=-]+)*|;base64),/;
 const CONTENT_TYPE = /^[\w.+-]{1,63}\/[\w.+-]{1,63}$/;
 const MAGIC: [string, string][] = [
@@ -121,8 +123,12 @@ function replaced(
 /** The first bytes, and the whole body. */
 async function opened(chunks: AsyncIterable<Uint8Array>) {
   const iterator = chunks[Symbol.asyncIterator]();
-  const { done, value } = await iterator.next();
-  const first = done ? new Uint8Array() : value;
+  let first = Buffer.alloc(0);
+  while (first.length < SNIFFED) {
+    const { done, value } = await iterator.next();
+    if (done) break;
+    first = Buffer.concat([first, value]);
+  }
   async function* whole() {
     try {
       if (first.length > 0) yield first;
@@ -133,7 +139,7 @@ async function opened(chunks: AsyncIterable<Uint8Array>) {
       await iterator.return?.();
     }
   }
-  return { first: Buffer.from(first.subarray(0, 16)).toString("latin1"), chunks: whole() };
+  return { first: first.subarray(0, SNIFFED).toString("latin1"), chunks: whole() };
 }
 
 /** By the first bytes where they are known ones, else as announced, else by the URL's ending. */
