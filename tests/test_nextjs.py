@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.emulating import Emulator, emulating
-from tests.node import NODE, built, npx
+from tests.node import NODE, NPM, built, npx
 from tests.rendering import (
     Renders,
     checked,
@@ -67,6 +68,33 @@ def test_the_settings_name_the_storage(renders: Renders, storage: str) -> None:
 @pytest.mark.parametrize("check", ["format", "lint", "types", "tests"])
 def test_it_passes_its_own_checks(project: Path, check: str) -> None:
     checked(project, check)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [True, False], ids=["npmrc", "without"])
+def test_no_package_runs_a_program_while_it_is_installed(
+    settings: bool, renders: Renders, tmp_path: Path
+) -> None:
+    """A package that would: it does where the project's ``.npmrc`` is missing."""
+    planted, project = tmp_path / "planted", tmp_path / "project"
+    for folder, package in {
+        planted: {
+            "name": "planted",
+            "scripts": {"install": "node -e \"fs.writeFileSync('ran','')\""},
+        },
+        project: {"name": "project", "dependencies": {"planted": "file:planted-1.0.0.tgz"}},
+    }.items():
+        folder.mkdir()
+        (folder / "package.json").write_text(json.dumps({"version": "1.0.0", **package}), "utf-8")
+    run(NPM, "pack", "--pack-destination", project, cwd=planted)
+    if settings:
+        shutil.copy(renders(framework="nextjs") / ".npmrc", project)
+    offline = ("--offline", "--no-audit", "--no-fund")
+    run(NPM, "install", "--package-lock-only", *offline, cwd=project)
+    run(NPM, "ci", *offline, cwd=project)
+    installed = project / "node_modules/planted"
+    assert (installed / "package.json").exists()
+    assert (installed / "ran").exists() != settings
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import yaml
 
 from tests.claude import spellings
 from tests.claude.languages import LANGUAGES, Language, language_of, rendered
-from tests.node import npx
+from tests.node import NODE, npx
 from tests.rendering import BIN, Renders, commit_all, git, project_env
 
 PYTHON = LANGUAGES["python"]
@@ -459,6 +460,33 @@ def test_a_commit_check_does_not_stand_below_a_repositorys_root(
         subprocess.run(hooks.split(), cwd=project, env=env, check=True)
         assert committed(bad(project)).returncode == 0
         assert "looks for `.githooks` at the root and goes on without" in readme
+
+
+def read_by_github(repository: Path) -> list[str]:
+    """The workflows of a repository: those that are committed below ``.github`` at its root."""
+    return git(repository, "ls-files", ":(top,glob).github/workflows/*.yml").splitlines()
+
+
+def test_github_reads_no_workflow_below_a_repositorys_root(project: Path, tmp_path: Path) -> None:
+    """So the README names what a workflow at the root runs in the project's folder."""
+    assert ".github/workflows/ci.yml" in read_by_github(project)
+    shutil.rmtree(project / ".git")
+    commit_all(tmp_path, "A larger repository")
+    assert read_by_github(tmp_path) == []
+    said = re.search(
+        r"GitHub reads no workflow of this folder \| .* that run `([^`]+)` in this folder \|",
+        (project / "README.md").read_text("utf-8"),
+    )
+    assert said is not None
+    env = committing(project)
+    env["PATH"] = os.pathsep.join([str(NODE.parent), env["PATH"]])
+
+    def at_the_root(code: str) -> int:
+        (project / f"src/app/x.{suffix(project)}").write_text(code)
+        return subprocess.run(said[1].split(), cwd=project, env=env, capture_output=True).returncode
+
+    assert at_the_root(good(project)) == 0
+    assert at_the_root(bad(project)) == 1
 
 
 def test_ci_runs_lint_types_tests_and_guard(default_project: Path) -> None:

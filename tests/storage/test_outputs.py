@@ -207,6 +207,18 @@ async def test_too_large(server: Outputs, disk: Storage) -> None:
     with pytest.raises(OutputRefused, match="larger than"):
         await store([url, url], "files", disk, server, limit=215)
     assert len((await store([url, url], "files", disk, server, limit=216))[0]) == 2
+    with pytest.raises(OutputRefused, match="larger than"):
+        await store(DATA, "file", disk, server, limit=107)
+
+
+async def test_what_says_that_it_is_too_large_is_not_read(server: Outputs, disk: Storage) -> None:
+    async def announces(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {LIMIT + 1}\r\n\r\n".encode())
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    with pytest.raises(OutputRefused, match="larger than"):
+        await store(server.raw("/a.png", announces), "file", disk, server)
 
 
 async def test_compressed_is_refused(server: Outputs, disk: Storage) -> None:
@@ -248,6 +260,19 @@ async def test_the_token_is_sent_only_when_asked_for(server: Outputs, disk: Stor
     with pytest.raises(OutputUnavailable):
         await store(url, "file", disk, server)
     assert [headers.get("authorization") for _, headers in server.asked] == [None, None]
+
+
+async def test_the_token_does_not_go_on_with_a_redirect(server: Outputs, disk: Storage) -> None:
+    server.file("/b.png", PNG)
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        asked = server.asked[-1][1]
+        status = "302 Found" if "authorization" in asked else "401 No"
+        writer.write(f"HTTP/1.1 {status}\r\nLocation: /b.png\r\nContent-Length: 0\r\n\r\n".encode())
+
+    await store(server.raw("/a.png", answer), "file", disk, server)
+    sent = [(path, headers.get("authorization")) for path, headers in server.asked]
+    assert sent == [("/a.png", None), ("/a.png", "Bearer r8_secret"), ("/b.png", None)]
 
 
 @pytest.mark.parametrize(
