@@ -153,7 +153,8 @@ def _items(answer: Any) -> list[Any]:
 
 
 def _label(name: str, pin: Json) -> str:
-    time = "time unknown" if pin["seconds"] is None else f"{pin['seconds']:.2g} s"
+    seconds = pin["seconds"]
+    time = "time unknown" if seconds is None else f"{float(format(seconds, '.2g')):g} s"
     return f"{name}: {pin.get('makes', pin['output'])}, {time}, {pin['kind']}"
 
 

@@ -106,11 +106,21 @@ WRONG = [
     ("REPLICATE_BASE_URL", "http://127.0.0.1:9/v1", "development only"),
     ("RUN_WAIT_SECONDS", "0", "RUN_WAIT_SECONDS"),
     ("MODEL_SETTINGS", "{", "MODEL_SETTINGS"),
-    ("MODEL_SETTINGS", '{"flux-schnell": {"price": 1}}', "MODEL_SETTINGS"),
+    ("MODEL_SETTINGS", '{"flux-schnell": {"price": 1}}', "MODEL_SETTINGS.flux-schnell"),
     ("STORAGE_URL", "ftp://x", "STORAGE_URL"),
     ("DATABASE_URL", "nonsense", "DATABASE_URL"),
     ("DATABASE_URL", "mysql://x/y", "DATABASE_URL"),
+    ("DATABASE_URL", "sqlite:////dev/null/app.db", "DATABASE_URL"),
 ]
+# What only some of them read when they start.
+WRONG_PYTHON = [
+    ("STORAGE_URL", "/dev/null/x", "(/dev/null/x)"),
+    ("STORAGE_URL", "s3://", "STORAGE_URL"),
+]
+UNREADABLE = {
+    "fastapi": "postgresql://user:secret@127.0.0.1:port/name",
+    "django": "postgresql://user:no%secret@127.0.0.1/name",
+}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -122,6 +132,8 @@ def test_production_refuses_to_start_without_what_it_needs(
     starts = [(process, {name: ""}) for process in ("web", "worker") for name in needed]
     # Django has users of its own, so nobody is anonymous.
     wrong = [each for each in WRONG if (framework, each[0]) != ("django", "ALLOW_ANONYMOUS")]
+    if url := UNREADABLE.get(framework):
+        wrong += [*WRONG_PYTHON, ("DATABASE_URL", url, "(@ as %40)")]
     starts += [("web", {name: value}) for name, value, _ in wrong]
     command: list[str | Path] = [sys.executable, "-c", STARTS["py"]]
     if is_node(project):
@@ -144,6 +156,7 @@ def test_production_refuses_to_start_without_what_it_needs(
         assert code == 2, (start, code, said)
         assert word in said, (start, said)
         assert "short" not in said
+        assert "secret@" not in said
         if word in needed:
             assert [name for name in needed if f"{name} " in said] == [word], said
 

@@ -241,3 +241,4 @@ def test_the_choices_say_what_a_model_makes_and_how_long_it_takes() -> None:
     }
     assert labels[FLUX] == f"{FLUX}: images, 0.83 s, official"
     assert labels["openai/whisper"] == "openai/whisper: text of speech, 17 s, community"
+    assert labels["minimax/video-01"] == "minimax/video-01: video, 290 s, official"

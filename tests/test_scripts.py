@@ -155,6 +155,16 @@ def test_what_is_wrong_with_the_settings_is_said(
     assert words in script(service, "check_usage", code=1, **env).stderr
 
 
+def test_doctor_names_a_setting_without_effect_and_takes_a_secret_from_a_file(
+    service: Running,
+) -> None:
+    wrong = {"MODEL_SETTINGS": '{"flux-schnel": {}}', "REPLICATE_API_TOKEN": "r8_emulator\n"}
+    said = script(service, "doctor", code=1, **wrong).stdout
+    assert [line for line in said.splitlines() if not line.startswith("ok  ")] == [
+        "NO  settings: MODEL_SETTINGS has no effect on flux-schnel: no model here"
+    ]
+
+
 def test_every_wrong_line_is_named(service: Running, tmp_path: Path) -> None:
     path = tmp_path / "inputs.jsonl"
     path.write_text('{"prompt": "a"}\n\n{"prompt"\n[1]\n{"promt": "b"}\n{"prompt": 1}\n')

@@ -12,6 +12,7 @@ const { values } = given("npx tsx scripts/doctor.ts [--show-secret]", {
 const { ANONYMOUS } = await import("../src/lib/caller.ts");
 const { openDatabase } = await import("../src/lib/database.ts");
 const { Gateway, isGatewayError } = await import("../src/lib/replicate.ts");
+const { modelOf } = await import("../src/lib/inputs.ts");
 const { loadSettings } = await import("../src/lib/settings.ts");
 const { openStorage, probe } = await import("../src/lib/storage.ts");
 const { Store } = await import("../src/lib/store.ts");
@@ -97,12 +98,16 @@ async function database({ databaseUrl }: Settings): Promise<string> {
 }
 
 async function complete(): Promise<string> {
-  const { development, allowAnonymous } = loadSettings();
+  const { development, allowAnonymous, modelSettings } = loadSettings();
   if (ANONYMOUS && !development && !allowAnonymous) {
     throw new Wrong(
       "anyone could start billed predictions: put your sign-in into src/lib/caller.ts," +
         " or set ALLOW_ANONYMOUS=1",
     );
+  }
+  const strange = Object.keys(modelSettings).filter((key) => !modelOf(key));
+  if (strange.length > 0) {
+    throw new Wrong(`MODEL_SETTINGS has no effect on ${strange.join(", ")}: no model here`);
   }
   return `complete (${development ? "development" : "production"})`;
 }

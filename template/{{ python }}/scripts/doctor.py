@@ -14,6 +14,7 @@ import httpx
 
 from app.main import build_service, open_to_strangers
 from inference.gateway import Gateway, NoAnswer, NotSent, Refused, Throttled
+from inference.models import REGISTRY
 from inference.settings import Settings, SettingsError, load_settings
 from inference.storage import Storage, StorageError
 
@@ -102,6 +103,8 @@ async def complete(settings: Settings) -> str:
         raise Wrong(f"missing: {'; '.join(settings.missing)}")
     if reason := open_to_strangers(settings):
         raise Wrong(reason)
+    if strange := settings.model_settings.keys() - REGISTRY.keys():
+        raise Wrong(f"MODEL_SETTINGS has no effect on {', '.join(sorted(strange))}: no model here")
     return f"complete ({settings.environment})"
 
 

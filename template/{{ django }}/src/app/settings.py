@@ -34,16 +34,21 @@ class Bounded(psycopg.Connection[Any]):
 # Many threads wait for predictions, few of them ask the database at one time.
 POOL = {"connection_class": Bounded, "min_size": 1, "max_size": 20}
 
+FORMS = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
+
 
 def database(url: str) -> dict[str, Any]:
     """The database that a URL names; SQLite with WAL, and writers that queue up.
 
     Raises:
-        SettingsError: it is neither of the two.
+        SettingsError: it is neither of the two, or its folder cannot be made.
     """
     scheme, _, place = url.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and place:
-        parts = conninfo_to_dict(f"postgresql://{place}")
+        try:
+            parts = conninfo_to_dict(f"postgresql://{place}")
+        except psycopg.ProgrammingError:  # which may hold the password
+            raise SettingsError(FORMS) from None
         names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host"}
         return {
             "ENGINE": "django.db.backends.postgresql",
@@ -52,9 +57,12 @@ def database(url: str) -> dict[str, Any]:
             "OPTIONS": {"pool": POOL, **CUT_OFF, **parts},
         }
     if scheme != "sqlite":
-        raise SettingsError("DATABASE_URL is neither sqlite:///… nor postgresql://…")
+        raise SettingsError(FORMS)
     path = Path(place.removeprefix("/")).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
     # NORMAL survives a killed process; a power cut may lose the last commits (FULL would not).
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
     return {

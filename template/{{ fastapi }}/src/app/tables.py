@@ -81,17 +81,22 @@ uploads = sa.Table(
 _CUT_OFF = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5}
 _CUT_OFF |= {"keepalives_count": 3, "tcp_user_timeout": 30_000}
 
+_FORMS = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
+
 
 def open_engine(url: str) -> sa.Engine:
     """An engine for the URL; on SQLite one connection, WAL, and writers that queue up.
 
     Raises:
-        SettingsError: the URL names neither of the two.
+        SettingsError: the URL names neither of the two, or a folder that cannot be made.
     """
-    scheme, _, place = url.partition("://")
-    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and place:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # which may hold the password
+        raise SettingsError(_FORMS) from None
+    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         engine = sa.create_engine(
-            f"postgresql+psycopg://{place}", pool_pre_ping=True, connect_args=_CUT_OFF
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=_CUT_OFF
         )
 
         @sa.event.listens_for(engine, "connect")
@@ -101,11 +106,12 @@ def open_engine(url: str) -> sa.Engine:
             connection.commit()
 
         return engine
-    if scheme != "sqlite":
-        raise SettingsError("DATABASE_URL is neither sqlite:///… nor postgresql://…")
-    parsed = sa.make_url(url)
-    if parsed.database:
-        os.makedirs(os.path.dirname(os.path.abspath(parsed.database)), exist_ok=True)
+    if parsed.drivername != "sqlite":
+        raise SettingsError(_FORMS)
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(parsed.database or "")), exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
     engine = sa.create_engine(
         parsed,
         poolclass=sa.QueuePool,

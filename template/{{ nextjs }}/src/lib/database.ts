@@ -58,7 +58,7 @@ const BOOLEAN_COLUMNS = new Set(["cancel_requested", "erased", "leased"]);
 /**
  * Open `sqlite:///path` (made if it is not there) or `postgresql://…`.
  *
- * @throws SettingsError it is neither.
+ * @throws SettingsError it is neither, or the file cannot be opened.
  */
 export function openDatabase(url: string): Database {
   if (/^postgres(ql)?(\+\w+)?:/.test(url)) {
@@ -68,14 +68,22 @@ export function openDatabase(url: string): Database {
   const [, name] = /^(?:sqlite|file):(?:\/\/\/?)?(.+)$/.exec(url) ?? [];
   if (!name) throw new SettingsError("DATABASE_URL: neither sqlite:///path nor postgresql://…");
   const path = resolve(name);
-  mkdirSync(dirname(path), { recursive: true });
-  const database = new Sqlite(path, { timeout: SILENCE });
+  const database = openFile(path);
   database.pragma("journal_mode = WAL");
   // NORMAL survives a killed process; a power cut may lose the last commits (FULL would not).
   database.pragma("synchronous = NORMAL");
   const dialect = new SqliteDialect({ database });
   dialect.createDriver = () => new ImmediateDriver(database);
   return { query: new Kysely({ dialect }), isPostgres: false };
+}
+
+function openFile(path: string): Sqlite.Database {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    return new Sqlite(path, { timeout: SILENCE });
+  } catch (error) {
+    throw new SettingsError(`DATABASE_URL: ${error instanceof Error ? error.message : error}`);
+  }
 }
 
 function pool(url: string): Pool {

@@ -92,8 +92,9 @@ export function loadSettings(
   variables: Record<string, string | undefined> = process.env,
   complete = true,
 ) {
-  // An empty variable is one that was not set.
-  const given = Object.entries(variables).filter(([, value]) => value !== "");
+  // A secret from a file often ends in a line feed; an empty variable is one that was not set.
+  const trimmed = Object.entries(variables).map(([name, value]) => [name, value?.trim()] as const);
+  const given = trimmed.filter(([, value]) => value);
   const read = environment.safeParse(Object.fromEntries(given));
   if (!read.success) {
     const lines = read.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);

@@ -41,7 +41,8 @@ class ModelSettings(BaseModel):
 class Settings(BaseSettings):
     """Every setting by its environment variable; sizes in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+    # A secret from a file often ends in a line feed, which no header can hold.
+    model_config = SettingsConfigDict(env_ignore_empty=True, str_strip_whitespace=True)
 
     environment: Literal["production", "development"] = "production"
     replicate_api_token: SecretStr = SecretStr("")
@@ -160,8 +161,8 @@ def load_settings(*, complete: bool = True) -> Settings:
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False, include_input=False):
-            name = "_".join(str(part) for part in item["loc"][:1]).upper()
-            lines.append(f"{name}: {item['msg']}" if name else item["msg"])
+            name, dot, inside = ".".join(map(str, item["loc"])).partition(".")
+            lines.append(f"{name.upper()}{dot}{inside}: {item['msg']}".removeprefix(": "))
         raise SettingsError("\n".join(lines).replace("Value error, ", "")) from None
     if complete and settings.missing:
         raise SettingsError("missing: " + "; ".join(settings.missing))

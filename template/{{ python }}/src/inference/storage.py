@@ -60,24 +60,26 @@ class Storage:
         """The storage that ``STORAGE_URL`` names; credentials come from the provider's variables.
 
         Raises:
-            ValueError: the URL names no storage that this project knows.
+            ValueError: the URL names no storage, or a folder that cannot be made.
         """
         scheme = urlsplit(url).scheme if "://" in url else "file"
-        if scheme == "file":
-            folder = Path(url.removeprefix("file://")).resolve()
-            return cls(LocalStore(folder, mkdir=True))
-        if scheme not in ("s3", "gs", "az"):
+        if scheme not in ("file", "s3", "gs", "az"):
             raise ValueError(f"STORAGE_URL: {scheme}:// is none of a path, s3://, gs://, az://")
         endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-        store = from_url(
-            url,
-            client_options={
-                "allow_http": endpoint.startswith("http://"),
-                "timeout": timedelta(hours=1),  # one transfer; the default of 30 s cuts large ones
-                "read_timeout": timedelta(minutes=2),
-            },
-            retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
-        )
+        try:
+            if scheme == "file":
+                return cls(LocalStore(Path(url.removeprefix("file://")).resolve(), mkdir=True))
+            store = from_url(
+                url,
+                client_options={
+                    "allow_http": endpoint.startswith("http://"),
+                    "timeout": timedelta(hours=1),  # a transfer's; 30 s would cut large ones
+                    "read_timeout": timedelta(minutes=2),
+                },
+                retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
+            )
+        except (BaseError, OSError) as error:
+            raise ValueError(f"STORAGE_URL: {_reason(error)} ({url})") from None
         return cls(store)
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> StoredFile:
