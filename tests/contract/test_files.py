@@ -45,6 +45,30 @@ def test_uploads_of_any_size(caller: Caller, size: int) -> None:
     assert reply.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\N{GRINNING FACE}.png",
+        "\u6587\u4ef6",
+        "at 9.41\N{NARROW NO-BREAK SPACE}AM.png",
+        'a";b',
+        "\xfc",
+    ],
+)
+def test_a_file_may_have_any_name(caller: Caller, name: str) -> None:
+    reply = caller.upload(PNG, "image/png", name)
+    assert reply.status_code == 201, reply.text
+    assert caller.get(reply.json()["url"]).content == PNG
+
+
+def test_a_name_that_is_no_text_is_no_fault_of_ours(caller: Caller) -> None:
+    name = "name=file; filename*=UTF-8''%zz"
+    part = f"--b\r\nContent-Disposition: form-data; {name}\r\n\r\nx\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Origin": caller.url}
+    reply = caller.http.post("/api/files", content=part, headers=headers)
+    assert reply.status_code in (201, 400, 422), reply.text
+
+
 def test_uploads_that_are_refused(caller: Caller) -> None:
     origin = {"Origin": caller.url}
     assert caller.upload(b"x" * 3_500_000, "image/png").status_code == 413

@@ -1,5 +1,5 @@
 /** The one file of a multipart form, as it comes: an upload of any size in constant memory. */
-import { type MultipartError, make } from "multipasta";
+import { make } from "multipasta";
 import { limitedBody, tooLarge } from "./http.ts";
 import { invalid, Problem } from "./problems.ts";
 import type { Chunks } from "./storage.ts";
@@ -21,17 +21,18 @@ export async function formFile(
   if (!multipart) throw invalid("file", "must be a file");
   const pending: Uint8Array[] = [];
   let type: string | undefined;
-  let failed: MultipartError | undefined;
+  let failed = false;
   const parser = make({
     headers: Object.fromEntries(request.headers),
+    isFile: () => true, // every part is read as it comes
     onField: () => undefined,
-    onFile: ({ name, headers }) => {
-      if (name !== "file" || type !== undefined) return () => undefined;
+    onFile: ({ headers }) => {
+      if (!isTheFile(headers) || type !== undefined) return () => undefined;
       type = String(headers["content-type"] ?? "");
       return (chunk) => chunk && pending.push(chunk);
     },
-    onError: (error) => {
-      failed ??= error;
+    onError: () => {
+      failed = true;
     },
     onDone: () => undefined,
   });
@@ -40,8 +41,12 @@ export async function formFile(
   /** Read on; false at the end of the form. */
   async function read(): Promise<boolean> {
     const { done, value } = await body.next();
-    if (done) parser.end();
-    else parser.write(value);
+    try {
+      if (done) parser.end();
+      else parser.write(value);
+    } catch {
+      failed = true; // a name that is no text
+    }
     if (failed) throw new Problem(400, "Not a form", "The body cannot be read as a form.");
     return !done;
   }
@@ -63,4 +68,10 @@ export async function formFile(
   if (type === undefined) throw invalid("file", "must be a file");
   const printable = /^[\x20-\x7e]{1,255}$/.test(type);
   return { type: printable ? type : "application/octet-stream", chunks: chunks() };
+}
+
+/** Read here, since the parser understands no file's name beyond Latin-1: not that of 😀.png. */
+function isTheFile(headers: Record<string, unknown>): boolean {
+  const disposition = String(headers["content-disposition"]);
+  return /;\s*name="?file"?\s*(;|$)/i.test(disposition) && /;\s*filename\*?=/i.test(disposition);
 }
