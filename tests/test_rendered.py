@@ -196,6 +196,9 @@ def test_a_failed_render_is_an_error(tmp_path: Path) -> None:
 # is the price of two databases in one store and of the guarantees; these ceilings may rise for one
 # of those only.
 FILES, LINES, MODULE = 82, 3950, 255
+# Next.js, which has one file for each route, and the page in components: here every module counts,
+# also of scripts/ and guard/.
+NEXTJS_FILES, NEXTJS_LINES, NEXTJS_MODULE = 121, 5475, 250
 
 
 def test_the_default_render_is_small_enough_to_own(default_project: Path) -> None:
@@ -208,6 +211,18 @@ def test_the_default_render_is_small_enough_to_own(default_project: Path) -> Non
     }
     assert sum(lines.values()) <= LINES
     assert {name: count for name, count in lines.items() if count > MODULE} == {}
+
+
+def test_a_nextjs_render_is_small_enough_to_own(renders: Renders) -> None:
+    made = tree(renders(framework="nextjs"))
+    assert len(made) <= NEXTJS_FILES
+    lines = {
+        name: content.count(b"\n")
+        for name, content in made.items()
+        if name.endswith((".ts", ".tsx")) and not name.startswith(("dev/", "tests/"))
+    }
+    assert sum(count for name, count in lines.items() if name.startswith("src/")) <= NEXTJS_LINES
+    assert {name: count for name, count in lines.items() if count > NEXTJS_MODULE} == {}
 
 
 def test_two_renders_of_the_same_answers_are_the_same_tree(tmp_path: Path) -> None:
@@ -239,9 +254,9 @@ def test_every_file_that_the_words_name_is_there(
     assert missing == set()
 
 
-def test_workflows_are_safe_and_valid(default_project: Path) -> None:
-    """Those of the template and those of a project."""
-    for folder in (ROOT, default_project):
+def test_workflows_are_safe_and_valid(renders: Renders) -> None:
+    """Those of the template and those of a project, which differ by language."""
+    for folder in (ROOT, renders(), renders(framework="nextjs")):
         run(BIN / "zizmor", "--offline", "--pedantic", "--no-progress", ".github", cwd=folder)
         for workflow in (folder / ".github/workflows").glob("*.yml"):
             schema = ("--builtin-schema", "vendor.github-workflows")

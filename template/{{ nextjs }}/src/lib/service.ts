@@ -14,13 +14,12 @@ import {
   present,
   type Row,
   type StoredFile,
-  storable,
 } from "./prediction.ts";
 import { withPrice } from "./prices.ts";
 import { invalid, invalidFields, notFound, Problem } from "./problems.ts";
 import { type Mode, type Model, RUN_SECONDS } from "./registry.ts";
 import type { Settings } from "./settings.ts";
-import { parseRemote } from "./state.ts";
+import { aboutPrediction } from "./state.ts";
 import type { Storage } from "./storage.ts";
 import { KeyReused, RunLately, type Store } from "./store.ts";
 import type { UploadStore } from "./upload-store.ts";
@@ -190,10 +189,9 @@ export class Service {
     if (!this.settings.prime) {
       throw new Problem(409, "Priming is off", "Set PRIME=1 to allow it; each one is billed.");
     }
-    const input = smallestInput(model);
-    const since = now() - PRIME_EVERY;
+    const own = { caller, address, model: key, idempotencyKey: null };
     try {
-      await this.start({ caller, address, model: key, input, idempotencyKey: null }, since);
+      await this.start({ ...own, input: smallestInput(model) }, now() - PRIME_EVERY);
       return true;
     } catch (error) {
       if (error instanceof RunLately) return false;
@@ -246,16 +244,5 @@ export class Service {
       const pinned = modelOf(model)?.version;
       return pinned && pinned !== version ? [{ model, pinned, ran: version }] : [];
     });
-  }
-}
-
-/** What was signed, unless it is nothing about a prediction: no JSON, or another object. */
-function aboutPrediction(body: Uint8Array) {
-  try {
-    const data = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body)) as unknown;
-    const remote = parseRemote(data);
-    return { replicate_id: remote.id, row_id: remote.rowId, body: storable(data) };
-  } catch {
-    return null;
   }
 }

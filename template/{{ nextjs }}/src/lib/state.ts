@@ -165,3 +165,14 @@ export function nextStep(row: Row, now: number): Step {
 export function unknownSince(row: Row, cancelAfter: number): number {
   return (row.sent_at ?? row.created_at) + cancelAfter + ADOPTION_MARGIN;
 }
+
+/** What was signed, unless it is nothing about a prediction: no JSON, or another object. */
+export function aboutPrediction(body: Uint8Array) {
+  try {
+    const data = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body)) as unknown;
+    const remote = parseRemote(data);
+    return { replicate_id: remote.id, row_id: remote.rowId, body: storable(data) };
+  } catch {
+    return null;
+  }
+}

@@ -40,33 +40,7 @@ export class BlobStorage implements Storage {
     // Without a reason: the SDK takes any error but AbortError for one to try again.
     const ended = new AbortController();
     const stop = () => ended.abort();
-    signal?.addEventListener("abort", stop);
-    const options = {
-      access: ACCESS,
-      addRandomSuffix: false,
-      allowOverwrite: true, // keys are deterministic: a second run replaces
-      contentType: type,
-      abortSignal: ended.signal,
-    } as const;
-    try {
-      const parts = inParts(counted);
-      const first = (await parts.next()).value ?? Buffer.alloc(0);
-      if (first.length < PART_BYTES) {
-        await put(path, first, options);
-        return counted.stored(key, type);
-      }
-      // One part after the other: the SDK's own multipart upload holds six of them in memory.
-      const upload = await createMultipartUploader(path, options);
-      const done = [await upload.uploadPart(1, first)];
-      for await (const part of parts) {
-        done.push(await upload.uploadPart(done.length + 1, part));
-      }
-      await upload.complete(done);
-    } catch (error) {
-      throw counted.reason(error, explained);
-    } finally {
-      signal?.removeEventListener("abort", stop);
-    }
+    await counted.sent(() => send(path, type, counted, ended.signal), stop, explained);
     return counted.stored(key, type);
   }
 
@@ -104,6 +78,35 @@ export class BlobStorage implements Storage {
   check(): Promise<void> {
     return probe(this);
   }
+}
+
+/** In one piece, or, where it is larger than a part, in parts. */
+async function send(
+  path: string,
+  contentType: string,
+  chunks: Chunks,
+  abortSignal: AbortSignal,
+): Promise<void> {
+  const options = {
+    access: ACCESS,
+    addRandomSuffix: false,
+    allowOverwrite: true, // keys are deterministic: a second run replaces
+    contentType,
+    abortSignal,
+  } as const;
+  const parts = inParts(chunks);
+  const first = (await parts.next()).value ?? Buffer.alloc(0);
+  if (first.length < PART_BYTES) {
+    await put(path, first, options);
+    return;
+  }
+  // One part after the other: the SDK's own multipart upload holds six of them in memory.
+  const upload = await createMultipartUploader(path, options);
+  const done = [await upload.uploadPart(1, first)];
+  for await (const part of parts) {
+    done.push(await upload.uploadPart(done.length + 1, part));
+  }
+  await upload.complete(done);
 }
 
 /** The same bytes in parts of PART_BYTES, the last one shorter; the next one overwrites each. */

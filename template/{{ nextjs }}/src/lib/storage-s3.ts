@@ -63,14 +63,7 @@ export class S3Storage implements Storage {
       queueSize: 2,
     });
     const stop = () => void upload.abort();
-    signal?.addEventListener("abort", stop);
-    try {
-      await upload.done();
-    } catch (error) {
-      throw counted.reason(error, explained);
-    } finally {
-      signal?.removeEventListener("abort", stop);
-    }
+    await counted.sent(() => upload.done(), stop, explained);
     return counted.stored(key, type);
   }
 

@@ -107,6 +107,26 @@ export class Counted {
     return { key, content_type: contentType, size: this.size, sha256: this.#digest.digest("hex") };
   }
 
+  /**
+   * Wait for the upload, which `stop` ends where the signal says so.
+   *
+   * @throws what `reason` says.
+   */
+  async sent(
+    upload: () => Promise<unknown>,
+    stop: () => void,
+    explain: (error: unknown) => StorageError,
+  ): Promise<void> {
+    this.#signal?.addEventListener("abort", stop);
+    try {
+      await upload();
+    } catch (error) {
+      throw this.reason(error, explain);
+    } finally {
+      this.#signal?.removeEventListener("abort", stop);
+    }
+  }
+
   /** What to throw where storing failed with this error. */
   reason(error: unknown, explain: (error: unknown) => StorageError): unknown {
     if (this.#signal?.aborted) return this.#signal.reason;
