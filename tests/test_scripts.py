@@ -23,6 +23,7 @@ from tests.contract.client import sign
 from tests.node import NODE, is_node
 from tests.rendering import Renders, Running, project_env, run, running
 
+SAFE = ("list_models", "preview_model_schema", "check_usage", "doctor")
 PAID = {"batches", "batch_generate", "run_evaluation", "train_cog_model"}
 FRAMEWORKS = ["fastapi", "nextjs"]
 PRICES = json.dumps(
@@ -146,13 +147,24 @@ def test_what_is_wrong_is_said(
     [
         ({"DATABASE_URL": "sqlite:///var/another.db"}, " migrate`"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL"),
+        ({"STORAGE_URL": "ftp://somewhere"}, "STORAGE_URL"),
         ({"CALLER_PER_MINUTE": "many"}, "CALLER_PER_MINUTE"),
     ],
 )
 def test_what_is_wrong_with_the_settings_is_said(
     service: Running, env: dict[str, Any], words: str
 ) -> None:
-    assert words in script(service, "check_usage", code=1, **env).stderr
+    said = script(service, "check_usage", code=1, **env).stderr
+    assert words in said
+    assert ("DATABASE_URL" in said) == ("DATABASE_URL" in env)
+
+
+@pytest.mark.parametrize("name", [*SAFE, *sorted(PAID - {"batches"})])
+def test_help_is_what_the_script_says_of_itself(service: Running, name: str) -> None:
+    said = script(service, name, "--help").stdout
+    assert name in said.replace("-", "_")
+    assert ("PAID" in said) == (name in PAID)
+    assert "[--" in said
 
 
 def test_doctor_names_a_setting_without_effect_and_takes_a_secret_from_a_file(

@@ -1,5 +1,5 @@
 /** What the scripts share: `.env.local`, modules for the server alone, and errors in one line. */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { Service } from "../src/lib/service.ts";
@@ -18,8 +18,12 @@ registerHooks({
 /** A script cannot do its work; the message says why and the way out. */
 export class Failed extends Error {}
 
-/** The arguments by the configuration; for any others the usage, and exit code 2. */
+/** The arguments by the configuration; --help tells of the script, any others end with code 2. */
 export function given<T extends ParseArgsConfig>(usage: string, config: T, positionals = 0) {
+  if (process.argv.includes("--help")) {
+    console.log(`${usage}\n\n${manual()}`);
+    process.exit(0);
+  }
   try {
     const read = parseArgs({ ...config, allowPositionals: true as const });
     if (read.positionals.length >= positionals) return read;
@@ -27,6 +31,13 @@ export function given<T extends ParseArgsConfig>(usage: string, config: T, posit
   } catch (error) {
     return misused(`${told(error)}\n${usage}`);
   }
+}
+
+/** The comment that the script begins with. */
+function manual(): string {
+  const source = readFileSync(process.argv[1] ?? "", "utf8");
+  const [, text = ""] = /^\/\*\*(.*?)\*\//s.exec(source) ?? [];
+  return text.replace(/^ \* ?/gm, "").trim();
 }
 
 export function misused(text: string): never {
@@ -53,6 +64,23 @@ export async function run(main: () => Promise<number | undefined>): Promise<neve
   }
 }
 
+/** The lines of a file; throws Failed. */
+export function linesOf(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8")
+      .replace(/^\ufeff/, "")
+      .split(/\r?\n/);
+  } catch (error) {
+    throw new Failed(`${path} cannot be read: ${told(error)}`);
+  }
+}
+
+/** For JSON.stringify: the same text, whatever the order of the names. */
+export function sorted(_: string, value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 export function told(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
@@ -65,7 +93,7 @@ export function told(error: unknown): string {
 export async function openService(complete = false): Promise<Service> {
   const { openDatabase } = await import("../src/lib/database.ts");
   const { Service } = await import("../src/lib/service.ts");
-  const { loadSettings } = await import("../src/lib/settings.ts");
+  const { loadSettings, SettingsError } = await import("../src/lib/settings.ts");
   const { openStorage } = await import("../src/lib/storage.ts");
   const { Store } = await import("../src/lib/store.ts");
   const { UploadStore } = await import("../src/lib/upload-store.ts");
@@ -77,6 +105,7 @@ export async function openService(complete = false): Promise<Service> {
     const storage = await openStorage(settings.storageUrl);
     return new Service(settings, store, new UploadStore(database), storage);
   } catch (error) {
+    if (error instanceof SettingsError) throw error;
     throw new Failed(
       `The database cannot be read (${told(error)}): is DATABASE_URL right?` +
         " `npm run migrate` makes the tables.",

@@ -3,4 +3,4 @@ import { migrate } from "./lib/migrations.ts";
 import { loadSettings } from "./lib/settings.ts";
 import { orExplain } from "./lib/start.ts";
 
-await orExplain(() => migrate(loadSettings().databaseUrl));
+await orExplain(() => migrate(loadSettings(process.env, false).databaseUrl));
