@@ -245,6 +245,12 @@ def test_the_cron_finds_what_no_webhook_told(serverless: Serverless) -> None:
     assert serverless.http.get(f"/api/predictions/{made['id']}").json()["storage"] == "stored"
 
 
+@pytest.mark.slow
+def test_nobody_has_pictures_resized(serverless: Serverless) -> None:
+    asked = serverless.http.get("/_next/image", params={"url": "/icon.svg", "w": 64, "q": 75})
+    assert asked.status_code == 404
+
+
 def test_what_vercel_calls_is_there(renders: Renders) -> None:
     project = renders(framework="nextjs")
     crons = packages(project, "vercel.json")["crons"]

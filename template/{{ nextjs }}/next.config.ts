@@ -16,6 +16,8 @@ const config: NextConfig = {
     "pg",
     "pino",
   ],
+  // The page uses no next/image: then nobody else may have pictures resized either.
+  images: { unoptimized: true },
   headers: async () => [
     {
       source: "/:path*",

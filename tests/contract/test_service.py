@@ -71,6 +71,7 @@ def test_page(caller: Caller) -> None:
     page = caller.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'self'" in policy
+    assert "frame-ancestors 'self'" in policy, "another site could have its visitors press Generate"
     assert "unsafe" not in policy
     assert "<form" in page.text
 

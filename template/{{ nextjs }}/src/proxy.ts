@@ -16,6 +16,7 @@ export function proxy(request: NextRequest): Response {
     `style-src 'self' ${development ? "'unsafe-inline'" : `'nonce-${nonce}'`}`,
     "img-src 'self' blob: data:",
     "media-src 'self' blob:",
+    "frame-ancestors 'self'",
   ].join("; ");
   const headers = new Headers(request.headers);
   headers.set("Content-Security-Policy", policy);

@@ -14,12 +14,12 @@ from .problems import Problem
 from .settings import Settings
 
 WEBHOOK = "/api/webhooks/replicate"
-LOOK_EVERY = 0.25
-"""Seconds between two looks at the row for which a caller waits."""
+LOOK_EVERY = 0.25  # seconds between two looks at the row for which a caller waits
 
-PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
-_BODY_BYTES = 2 * 2**20
-_WEBHOOK_BYTES = 8 * 2**20
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'self'"
+)
+_BODY_BYTES, _WEBHOOK_BYTES = 2 * 2**20, 8 * 2**20
 _INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/")
 
 
