@@ -1,9 +1,9 @@
 """Seconds from `copier copy` to the first stored output of a new project, on the emulator.
 
-    .venv/bin/python benchmarks/first_output.py [runs]
+    .venv/bin/python benchmarks/first_output.py [framework] [runs]
 
-Prints the median of each step over the runs (3 by default), with warm caches: one run before them
-is not counted. Ends with an error if no output was stored.
+Prints the median of each step over the runs (3 by default; fastapi), with warm caches: one run
+before them is not counted. Ends with an error if no output was stored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import http.cookiejar
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -26,7 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from run import pip_indexes  # noqa: E402
+from tests.node import BIN as NODE_BIN  # noqa: E402
+from tests.node import is_node  # noqa: E402
 from tests.rendering import clean_env, copier_command, free_port, snapshot  # noqa: E402
+
+# What the README says, for either language; both programs are in the environment of the tests.
+UV = (["uv", "sync", "--quiet"], ["uv", "run", "dev"])
+NPM = (["npm", "ci", "--silent"], ["npm", "run", "dev", "--"])
 
 
 def wait_for(url: str, seconds: float = 120) -> None:
@@ -58,7 +63,7 @@ def first_output(url: str) -> bytes:
     return content
 
 
-def once(template: Path, uv: str, folder: Path) -> dict[str, float]:
+def once(template: Path, framework: str, folder: Path) -> dict[str, float]:
     """The seconds of each step of one run."""
     project, port, emulator = folder / "project", free_port(), free_port()
     steps: dict[str, float] = {}
@@ -69,14 +74,16 @@ def once(template: Path, uv: str, folder: Path) -> dict[str, float]:
         now = time.perf_counter()
         steps[step], last = now - last, now
 
-    options = ("--trust", "--defaults", "--quiet", "--vcs-ref", "HEAD")
+    options = ("--trust", "--defaults", "--quiet", "--vcs-ref", "HEAD", f"-dframework={framework}")
     copier_command("copy", *options, template, project, cwd=folder)
     done("copier copy")
     other = ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")  # as a new user's machine has them: unset
     env = {k: v for k, v in (pip_indexes() | clean_env()).items() if k not in other}
-    subprocess.run([uv, "sync", "--quiet"], cwd=project, env=env, check=True)
-    done("uv sync")
-    command = [uv, "run", "dev", "--port", str(port), "--emulator-port", str(emulator)]
+    env["PATH"] = f"{NODE_BIN}{os.pathsep}{env['PATH']}"
+    install, start = NPM if is_node(project) else UV
+    subprocess.run(install, cwd=project, env=env, check=True)
+    done("install")
+    command = [*start, "--port", str(port), "--emulator-port", str(emulator)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=project, env=env, stdout=log, stderr=log, start_new_session=True
@@ -94,17 +101,14 @@ def once(template: Path, uv: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    uv = shutil.which("uv", path=f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
-    if uv is None:
-        sys.exit("uv is needed: python3 run.py test brings it")
+    framework, runs = (*sys.argv[1:], *("fastapi", "3")[len(sys.argv) - 1 :])
     with tempfile.TemporaryDirectory() as folder:
         template = snapshot(Path(folder, "template"))
         taken = []
-        for number in range(runs + 1):
+        for number in range(int(runs) + 1):
             place = Path(folder, str(number))
             place.mkdir()
-            taken.append(once(template, uv, place))
+            taken.append(once(template, framework, place))
     counted = taken[1:]
     for step in counted[0]:
         print(f"{step:<14}{statistics.median(one[step] for one in counted):7.2f} s")
