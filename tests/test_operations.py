@@ -173,7 +173,8 @@ def words(project: Path, command: str) -> list[str]:
     first, *rest = shlex.split(command.removeprefix("uv run "))
     if first == "npm":
         scripts = json.loads((project / "package.json").read_text("utf-8"))["scripts"]
-        return words(project, scripts[rest[-1]])
+        name, _, more = command.removeprefix("npm ").removeprefix("run ").partition(" -- ")
+        return [*words(project, scripts[name]), *shlex.split(more)]
     if first in ("npx", "next", "node"):
         tool = {"npx": ["node_modules/tsx/dist/cli.mjs"], "next": ["node_modules/.bin/next"]}
         return [str(NODE), *tool.get(first, []), *(rest[1:] if first == "npx" else rest)]
@@ -296,8 +297,9 @@ def test_the_readmes_way_to_the_first_prediction(
     (project / (".env.local" if is_node(project) else ".env")).write_text(text, "utf-8")
     port = free_port()
     *before, last = [command.removeprefix("npm run build && ") for command in commands]
-    start = web(project, port)
-    assert words(project, last) == start[:-2]
+    if is_node(project):
+        built(project)
+    start = [*words(project, last), "--port", str(port)]
     usage = "npx tsx scripts/check-usage.ts" if is_node(project) else "scripts/check_usage.py"
     with emulating(renders()) as emulator:
         env = project_env(project, REPLICATE_BASE_URL=f"{emulator.url}/v1")
@@ -310,6 +312,9 @@ def test_the_readmes_way_to_the_first_prediction(
             made = http.post(f"{url}/api/predictions", json=body).json()
             assert made["storage"] == "stored", made
             assert http.get(url + made["output"][0]).content
+            # Here anyone may spend: another address of this machine stands for the others.
+            with pytest.raises(httpx.ConnectError):
+                http.get(f"http://127.0.0.2:{port}/healthz")
         assert made["id"] in run(*words(project, usage), cwd=project, env=env).stdout
 
 
