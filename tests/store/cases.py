@@ -197,9 +197,9 @@ def test_what_was_not_sent_after_all_may_be_sent_again(store: Store) -> None:
 
 def test_an_event_wakes_its_row(store: Store) -> None:
     by_id, by_replicate_id, other = (given_back(store, sent(store)) for _ in range(3))
-    assert store.receive(event_for(by_id, replicate_id=secrets.token_hex(8)), time.time())
+    assert store.receive([event_for(by_id, replicate_id=secrets.token_hex(8))])
     event = event_for(by_replicate_id, row_id=None, replicate_id=by_replicate_id.replicate_id)
-    assert store.receive(event, time.time())
+    assert store.receive([event])
     woken = {claimed(store).id, claimed(store).id}
     assert woken == {by_id.id, by_replicate_id.id}
     assert store.claim(time.time(), LEASE) is None
@@ -210,11 +210,11 @@ def test_an_event_wakes_its_row(store: Store) -> None:
 def test_a_known_event_changes_nothing(store: Store) -> None:
     row = given_back(store, sent(store))
     event = event_for(row)
-    assert store.receive(event, time.time())
+    assert store.receive([event])
     mine = claimed(store)
     assert [each.id for each in store.events(mine)] == [event.id]
     assert store.save(mine, replace(mine, due_at=None, leased=False), [event])
-    assert not store.receive(replace(event, body={"id": "other"}), time.time())
+    assert not store.receive([replace(event, body={"id": "other"})])
     assert store.claim(time.time(), LEASE) is None
     assert store.events(mine) == []
 
@@ -223,14 +223,13 @@ def test_events_come_in_their_order(store: Store) -> None:
     row = sent(store)
     now = time.time()
     events = [event_for(row, received_at=now - seconds) for seconds in (1, 3, 2)]
-    for event in events:
-        store.receive(event, now)
+    assert store.receive(events) == 3
     assert [each.id for each in store.events(row)] == [events[i].id for i in (1, 2, 0)]
 
 
 def test_an_event_for_a_leased_row_waits_for_its_worker(store: Store) -> None:
     row = sent(store)
-    assert store.receive(event_for(row), time.time())
+    assert store.receive([event_for(row)])
     assert store.claim(time.time(), LEASE) is None, "the lease holds"
     given_back(store, row)
     assert claimed(store).id == row.id, "due at once"
@@ -241,7 +240,7 @@ def test_an_event_by_an_id_that_only_its_create_tells(store: Store) -> None:
     row = claimed(store)
     store.mark_sent(row, time.time())
     event = event_for(row, row_id=None, replicate_id="early" + secrets.token_hex(8))
-    assert store.receive(event, time.time())
+    assert store.receive([event])
     given_back(store, row, sent_at=time.time(), replicate_id=event.replicate_id)
     again = claimed(store)
     assert [each.id for each in store.events(again)] == [event.id]
@@ -250,9 +249,29 @@ def test_an_event_by_an_id_that_only_its_create_tells(store: Store) -> None:
 def test_nobodys_event_is_kept_and_harms_nobody(store: Store) -> None:
     row = given_back(store, sent(store))
     event = event_for(row, row_id="f" * 32, replicate_id="nobodys")
-    assert store.receive(event, time.time())
-    assert not store.receive(event, time.time())
+    assert store.receive([event])
+    assert not store.receive([event])
     assert store.claim(time.time(), LEASE) is None
+
+
+def test_events_that_come_together(store: Store) -> None:
+    rows = [given_back(store, sent(store)) for _ in range(3)]
+    known, first, second = (event_for(row) for row in rows)
+    assert store.receive([known]) == 1
+    rest(store)
+    assert store.receive([first, known, first, second]) == 2
+    assert {claimed(store).id, claimed(store).id} == {first.row_id, second.row_id}
+    assert store.claim(time.time(), LEASE) is None
+
+
+def test_of_events_that_come_together_all_are_kept_or_none(store: Store) -> None:
+    rows = [given_back(store, sent(store)) for _ in range(2)]
+    good, broken = (event_for(row) for row in rows)
+    with pytest.raises(Exception, match=r"(?i)not.null"):
+        store.receive([good, replace(broken, replicate_id=None)])  # type: ignore[arg-type]
+    assert store.claim(time.time(), LEASE) is None
+    assert store.receive([good]) == 1
+    assert claimed(store).id == good.row_id
 
 
 def at_once(*acts: Callable[[], Any]) -> list[Any]:
@@ -273,7 +292,7 @@ def test_no_event_is_slept_through(store: Store) -> None:
         row = sent(store)
         back = replace(row, due_at=time.time() + 60, leased=False)
         at_once(
-            partial(store.receive, event_for(row), time.time()),
+            partial(store.receive, [event_for(row)]),
             partial(store.save, row, back),
         )
         again = claimed(store)
@@ -402,7 +421,7 @@ def test_what_a_handled_event_said_is_not_kept(store: Store) -> None:
     secret = secrets.token_hex(16)
     row = sent(store)
     event = event_for(row, body={"id": "r", "output": secret})
-    store.receive(event, time.time())
+    store.receive([event])
     assert secret in everything()
     assert store.save(row, replace(row, due_at=None, leased=False), store.events(row))
     assert secret not in everything()
@@ -510,13 +529,13 @@ def test_only_done_and_strange_events_are_forgotten(store: Store) -> None:
     handled, waiting = event_for(row, received_at=5.0), event_for(row, received_at=5.0)
     nobodys = Event("msg_" + secrets.token_hex(8), "unknown", None, {}, 5.0)
     late = replace(nobodys, id="msg_" + secrets.token_hex(8), received_at=6.0)
-    store.receive(handled, 5.0)
+    store.receive([handled])
     store.save(row, replace(row, due_at=None, leased=False), store.events(row))
     for event in (waiting, nobodys, late):
-        store.receive(event, 6.0)
+        store.receive([event])
     store.forget_events(6.0)
-    again = [store.receive(event, 7.0) for event in (handled, waiting, nobodys, late)]
-    assert again == [True, False, True, False]
+    again = [store.receive([event]) for event in (handled, waiting, nobodys, late)]
+    assert again == [1, 0, 1, 0]
 
 
 def test_pages(store: Store) -> None:

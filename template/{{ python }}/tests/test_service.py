@@ -90,7 +90,7 @@ def test_what_breaks_over_one_prediction_stops_no_other(
     monkeypatch.setattr(
         work.steps, "create", lambda row: 1 / 0 if row.id == broken else create(row)
     )
-    service.store.receive(Event("msg_1", "nobodys", broken, {"no": "prediction"}, 0.0), 0.0)
+    service.store.receive([Event("msg_1", "nobodys", broken, {"no": "prediction"}, 0.0)])
     assert isinstance(until_settled(service, begin(service, KEY).row.id), Succeeded)
     assert not service.get("me", broken).row.over
     monkeypatch.setattr(work.steps, "create", create)
@@ -162,16 +162,16 @@ def test_an_upload_is_erased_when_nobody_can_need_it(service: Service) -> None:
 def test_webhooks_are_forgotten_once_they_are_handled(service: Service) -> None:
     row_id = begin(service, KEY).row.id
     now = time.time()
-    service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
-    service.store.receive(Event("msg_2", "r2", None, {}, now), now)
+    service.store.receive([Event("msg_1", "r1", row_id, {}, now)])
+    service.store.receive([Event("msg_2", "r2", None, {}, now)])
     later = now + EVENT_SECONDS
     asyncio.run(service.uploads.tidy(later - 1))
-    assert not service.store.receive(Event("msg_2", "r2", None, {}, now), now)
+    assert not service.store.receive([Event("msg_2", "r2", None, {}, now)])
     asyncio.run(service.uploads.tidy(later + 1))
-    assert service.store.receive(Event("msg_2", "r2", None, {}, now), now), "of no row of ours"
-    assert not service.store.receive(Event("msg_1", "r1", row_id, {}, now), now)
+    assert service.store.receive([Event("msg_2", "r2", None, {}, now)]), "of no row of ours"
+    assert not service.store.receive([Event("msg_1", "r1", row_id, {}, now)])
     row = service.store.claim(time.time(), 10)
     assert row is not None
     assert service.store.save(row, row, service.store.events(row))
     asyncio.run(service.uploads.tidy(later + 1))
-    assert service.store.receive(Event("msg_1", "r1", row_id, {}, now), now), "handled"
+    assert service.store.receive([Event("msg_1", "r1", row_id, {}, now)]), "handled"

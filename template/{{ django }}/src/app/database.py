@@ -21,12 +21,12 @@ _EVENT = [field.name for field in fields(Event)]
 # What every webhook runs, as it is: for Django to build the two takes longer than all the rest.
 _KEEP = """
     INSERT INTO webhook_events (id, replicate_id, row_id, body, received_at)
-    VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+    VALUES (%(id)s, %(replicate_id)s, %(row_id)s, %(body)s, %(received_at)s) ON CONFLICT DO NOTHING
 """
 # A leased row is locked, too: whoever gives it back meanwhile must see the event.
 _WAKE = """
-    UPDATE predictions SET due_at = CASE WHEN leased THEN due_at ELSE %s END
-    WHERE id = %s OR replicate_id = %s
+    UPDATE predictions SET due_at = CASE WHEN leased THEN due_at ELSE %(received_at)s END
+    WHERE id = %(row_id)s OR replicate_id = %(replicate_id)s
 """
 
 
@@ -100,14 +100,16 @@ class DjangoStore(DjangoUploads):
             live.filter(leased=False).update(due_at=now)
         return _one(self._predictions.filter(id=row_id))
 
-    def receive(self, event: Event, now: float) -> bool:
-        kept = (event.id, event.replicate_id, event.row_id, models.as_text(event.body))
+    def receive(self, events: Sequence[Event]) -> int:
+        new = 0
         with self._begin(), connections[self._alias].cursor() as db:
-            db.execute(_KEEP, (*kept, event.received_at))
-            if db.rowcount == 0:
-                return False
-            db.execute(_WAKE, (now, event.row_id, event.replicate_id))
-        return True
+            for event in events:
+                values = vars(event) | {"body": models.as_text(event.body)}
+                db.execute(_KEEP, values)
+                if db.rowcount:
+                    new += 1
+                    db.execute(_WAKE, values)
+        return new
 
     def claim(self, now: float, lease: float) -> Row | None:
         due = self._predictions.filter(due_at__lte=now).order_by("due_at").values_list("id")

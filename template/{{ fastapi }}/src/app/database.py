@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.prediction import TERMINAL, Row
 from inference.store import Event, KeyReused, Limits, RunLately, changes
@@ -16,24 +16,24 @@ from inference.store import Event, KeyReused, Limits, RunLately, changes
 from .tables import events, predictions
 from .uploads import SqlUploads, check_limits, lock_limits
 
-# What every webhook runs, built once: building takes as long as running.
-_p = predictions.c
-_KEEP: dict[str, Any] = {
-    name: insert(events).on_conflict_do_nothing().returning(events.c.id)
-    for name, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
-}
-_its = (_p.id == sa.bindparam("row")) | (_p.replicate_id == sa.bindparam("remote"))
-# A leased row is locked, too: whoever gives it back meanwhile must see the event.
-_at = sa.case((_p.leased, _p.due_at), else_=sa.bindparam("now", type_=sa.Double))
-_WAKE = sa.update(predictions).where(_its).values(due_at=_at)
-_EVENT = [field.name for field in fields(Event)]
+p, e = predictions.c, events.c
+# A leased row is locked, too: whoever gives it back meanwhile must see what came.
+_at = sa.case((p.leased, p.due_at), else_=sa.bindparam("now", type_=sa.Double))
+_WAKE = sa.text("""
+    UPDATE predictions SET due_at = CASE WHEN leased THEN due_at ELSE :received_at END
+    WHERE (id = :row_id OR replicate_id = :replicate_id)
+    AND NOT EXISTS (SELECT 1 FROM webhook_events WHERE id = :id)
+""")
+_KEEP = sa.text("""
+    INSERT INTO webhook_events (id, replicate_id, row_id, body, received_at)
+    VALUES (:id, :replicate_id, :row_id, :body, :received_at) ON CONFLICT DO NOTHING
+""")
 
 
 class SqlStore(SqlUploads):
     """The port ``inference.store.Store`` on two tables and one for uploads."""
 
     def add(self, row: Row, limits: Limits, unless_since: float | None = None) -> Row:
-        p = predictions.c
         with self._engine.begin() as db:
             lock_limits(db)
             if row.idempotency_key is not None:
@@ -53,13 +53,11 @@ class SqlStore(SqlUploads):
         return row
 
     def get(self, row_id: str) -> Row | None:
-        p = predictions.c
         with self._read() as db:
             query = sa.select(predictions).where(p.id == row_id, p.deleted_at.is_(None))
             return _one(db.execute(query))
 
     def page(self, owner: str, before: tuple[float, str] | None, limit: int) -> list[Row]:
-        p = predictions.c
         query = sa.select(predictions).where(p.owner == owner, p.deleted_at.is_(None))
         if before is not None:
             created_at, row_id = before
@@ -75,22 +73,19 @@ class SqlStore(SqlUploads):
             return _cancel(db, row_id, now)
 
     def delete(self, row_id: str, now: float) -> Row | None:
-        gone = sa.update(predictions).where(_p.id == row_id).values(deleted_at=now, due_at=_at)
+        gone = sa.update(predictions).where(p.id == row_id).values(deleted_at=now, due_at=_at)
         with self._engine.begin() as db:
             row = _cancel(db, row_id, now)
             db.execute(gone, {"now": now})
         return row
 
-    def receive(self, event: Event, now: float) -> bool:
-        values = {name: getattr(event, name) for name in _EVENT}
+    def receive(self, events: Sequence[Event]) -> int:
+        values = [vars(event) | {"body": json.dumps(event.body)} for event in events]
         with self._engine.begin() as db:
-            if db.execute(_KEEP[db.dialect.name], values).first() is None:
-                return False
-            db.execute(_WAKE, {"row": event.row_id, "remote": event.replicate_id, "now": now})
-        return True
+            db.execute(_WAKE, values)
+            return db.execute(_KEEP, values).rowcount
 
     def claim(self, now: float, lease: float) -> Row | None:
-        p = predictions.c
         due = sa.select(p.id).where(p.due_at <= now).order_by(p.due_at).limit(1)
         with self._read() as db:
             if db.execute(due).first() is None:
@@ -111,7 +106,6 @@ class SqlStore(SqlUploads):
         return self._fenced(row, due_at=until)
 
     def mark_sent(self, row: Row, now: float) -> bool:
-        p = predictions.c
         with self._engine.begin() as db:
             query = (
                 sa.update(predictions)
@@ -122,7 +116,6 @@ class SqlStore(SqlUploads):
             return db.execute(query).rowcount == 1
 
     def events(self, row: Row) -> Sequence[Event]:
-        e = events.c
         its = e.row_id == row.id
         if row.replicate_id is not None:
             its |= e.replicate_id == row.replicate_id
@@ -132,7 +125,6 @@ class SqlStore(SqlUploads):
             return [Event(**item) for item in found.mappings()]
 
     def save(self, old: Row, new: Row, handled: Sequence[Event] = ()) -> bool:
-        p, e = predictions.c, events.c
         now = time.time()
         # sent_at has been written by mark_sent meanwhile, and is taken back if nothing was sent.
         always = {"due_at": new.due_at, "leased": False, "sent_at": new.sent_at}
@@ -164,20 +156,17 @@ class SqlStore(SqlUploads):
         return self._fenced(old, **changes(old, new))
 
     def _fenced(self, row: Row, **values: Any) -> bool:
-        p = predictions.c
         with self._engine.begin() as db:
             mine = (p.id == row.id, p.attempts == row.attempts, p.leased.is_(True))
             return db.execute(sa.update(predictions).where(*mine).values(**values)).rowcount == 1
 
     def forget_events(self, before: float) -> None:
-        p, e = predictions.c, events.c
         its = (p.id == e.row_id) | (p.replicate_id == e.replicate_id)
         done = e.handled_at.is_not(None) | ~sa.exists().where(its)
         with self._engine.begin() as db:
             db.execute(sa.delete(events).where(e.received_at < before, done))
 
     def versions_ran(self, since: float) -> list[tuple[str, str]]:
-        p = predictions.c
         query = sa.select(p.model, p.version_ran).distinct()
         with self._read() as db:
             found = db.execute(query.where(p.created_at >= since, p.version_ran.is_not(None)))
@@ -189,14 +178,12 @@ class SqlStore(SqlUploads):
         return 0.0 if oldest is None else max(0.0, now - oldest)
 
     def usage(self, since: float) -> list[Row]:
-        p = predictions.c
         with self._read() as db:
             query = sa.select(predictions).where(p.created_at >= since).order_by(p.created_at)
             return _all(db.execute(query))
 
 
 def _cancel(db: sa.Connection, row_id: str, now: float) -> Row | None:
-    p = predictions.c
     live = sa.update(predictions).where(p.id == row_id, p.status.not_in(TERMINAL))
     unsent = live.where(p.sent_at.is_(None), p.status == "pending")
     at_once = unsent.values(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.routing import Match, Route
 
-from inference.contract import PAGE_POLICY
+from inference.contract import PAGE_POLICY, WEBHOOK
 from inference.health import readiness
 from inference.logs import configure_logs
 from inference.problems import Problem, invalid_fields
@@ -25,9 +24,9 @@ from inference.settings import Settings, SettingsError, load_settings
 from inference.storage import Storage, StorageError
 
 from . import caller
-from .api import router
+from .api import Receiving, router, webhook
 from .database import SqlStore
-from .middleware import AnswerHeaders, Guard, problem_response
+from .middleware import Contract, problem_response
 from .tables import open_engine
 
 PAGE = Path(__file__).parent / "page"
@@ -73,19 +72,20 @@ def create_app() -> FastAPI:
     app.state.service = build_service(settings)
     # Threads that no other request can take: on SQLite one, since there is one connection.
     threads = 1 if settings.database_url.startswith("sqlite") else 4
-    app.state.receiving = ThreadPoolExecutor(threads, thread_name_prefix="webhooks")
+    app.state.receiving = Receiving(app.state.service.store, threads)
+    # First, and no parameters for FastAPI to look for: what comes in bursts is answered fastest.
+    app.add_route(WEBHOOK, webhook, methods=["POST"])
     app.include_router(router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(StorageError, _storage_problem)
-    app.add_middleware(Guard, settings=settings)
     app.add_middleware(
         SessionMiddleware,
         secret_key=settings.session_secret.get_secret_value() or "development",
         https_only=not settings.development,
     )
-    app.add_middleware(AnswerHeaders)
+    app.add_middleware(Contract, settings=settings)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _healthz)
     app.add_api_route("/readyz", _readyz)
@@ -153,7 +153,7 @@ def _page() -> FileResponse:
     return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
-def _healthz() -> dict[str, str]:
+async def _healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 

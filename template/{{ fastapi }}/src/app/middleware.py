@@ -24,39 +24,8 @@ def problem_response(problem: Problem) -> JSONResponse:
 log = structlog.get_logger()
 
 
-class AnswerHeaders:
-    """Headers of every answer, and an answer where the code broke."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        path, begun = scope["path"], False
-
-        async def with_headers(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                headers = MutableHeaders(scope=message)
-                for name, value in headers_of(path).items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, with_headers)
-        except Exception:
-            log.exception("request failed", method=scope["method"], path=path)
-            if begun:
-                raise
-            broken = Problem(500, "Server error", "The fault is ours, and logged.")
-            await problem_response(broken)(scope, receive, with_headers)
-
-
-class Guard:
-    """Refuses bodies that are too large before they are read, and cross-site writes."""
+class Contract:
+    """Refuses what is too large or cross-site before it is read; headers for every answer."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -66,12 +35,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"]
-        if problem := refusal(scope["method"], path, Headers(scope=scope), self.settings):
-            await problem_response(problem)(scope, receive, send)
-            return
+        method, path = scope["method"], scope["path"]
         limit = body_limit(path, self.settings)
-        read = 0
+        read, begun = 0, False
 
         async def counted() -> Message:
             nonlocal read
@@ -81,11 +47,28 @@ class Guard:
                 raise too_large(limit)
             return message
 
-        async def unless_too_large(message: Message) -> None:
-            # The framework answers 400 to whatever goes wrong while it reads a body.
-            if read <= limit:
-                await send(message)
+        async def answered(message: Message) -> None:
+            nonlocal begun
+            if read > limit:
+                return  # the framework answers 400 to whatever goes wrong while it reads a body
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in headers_of(path).items():
+                    headers.setdefault(name, value)
+            await send(message)
 
-        await self.app(scope, counted, unless_too_large)
-        if read > limit:
-            await problem_response(too_large(limit))(scope, receive, send)
+        try:
+            problem = refusal(method, path, Headers(scope=scope), self.settings)
+            if problem is None:
+                await self.app(scope, counted, answered)
+            if read > limit:
+                problem = too_large(limit)
+        except Exception:
+            log.exception("request failed", method=method, path=path)
+            if begun:
+                raise
+            problem = Problem(500, "Server error", "The fault is ours, and logged.")
+        if problem is not None:
+            read = 0
+            await problem_response(problem)(scope, receive, answered)

@@ -153,13 +153,11 @@ def storable(value: Any) -> Any:
     Python reads more than that: numbers that are none (here null), halves of surrogate pairs
     (here ?), and NUL, which PostgreSQL has no place for.
     """
-    match value:
-        case dict():
-            return {storable(name): storable(part) for name, part in value.items()}
-        case list():
-            return [storable(part) for part in value]
-        case str():
-            return value.encode("utf-8", "replace").decode().replace("\0", "")
-        case float() if not math.isfinite(value):
-            return None
-    return value
+    if isinstance(value, str):
+        fits = value.isascii() and "\0" not in value
+        return value if fits else value.encode("utf-8", "replace").decode().replace("\0", "")
+    if isinstance(value, dict):
+        return {storable(name): storable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [storable(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -192,7 +192,12 @@ class Service:
         return False
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Keep a webhook for the worker; what it says changes nothing before that.
+        """Keep a webhook for the worker, as ``event`` reads it."""
+        if event := self.event(body, headers):
+            self.store.receive([event])
+
+    def event(self, body: bytes, headers: Mapping[str, str]) -> Event | None:
+        """What to keep of a webhook; it changes nothing before a worker sees it.
 
         Raises:
             Problem: 400 headers missing, 401 not signed by Replicate.
@@ -208,8 +213,8 @@ class Service:
             data = storable(json.loads(body))
             remote = parse_remote(data)
         except (ValueError, RecursionError):
-            return
-        self.store.receive(Event(event_id, remote.id, remote.row_id, data, now), now)
+            return None
+        return Event(event_id, remote.id, remote.row_id, data, now)
 
     def file(self, caller: str, url: str, at: float | None = None) -> StoredFile | None:
         """The caller's own stored output or upload at ``/files/<id>/<index>``, now or ``at``."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from .prediction import Row, StoredFile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """A verified webhook, kept before anything is done about it; ``id`` is its webhook-id."""
 
@@ -118,8 +118,8 @@ class Store(Protocol):
     def delete(self, row_id: str, now: float) -> Row | None:
         """``request_cancel``, and hide the row; a worker erases input, output and files."""
 
-    def receive(self, event: Event, now: float) -> bool:
-        """Keep the event and make its row due; False where the event is known already."""
+    def receive(self, events: Sequence[Event]) -> int:
+        """Keep the events and make their rows due; how many were not known already."""
 
     def claim(self, now: float, lease: float) -> Row | None:
         """Take the longest due row for ``lease`` seconds; no other worker gets it meanwhile."""
