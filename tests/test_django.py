@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -360,10 +361,153 @@ print(client.get("/login").status_code, client.get("/healthz").status_code)
 print(client.get("/", headers={"x-forwarded-proto": "http"}).status_code)
 hook = client.post("/api/webhooks/replicate", headers={"x-forwarded-proto": "http"})
 print(hook.status_code)
+# A load balancer asks by the machine's address.
+for path in ("/healthz", "/readyz", "/login"):
+    print(client.get(path, headers={"host": "10.0.0.3:8000"}).status_code)
 """
     env = project_env(project, **PRODUCTION, DATABASE_URL=f"sqlite:///{tmp_path}/app.db")
     done = run(sys.executable, "-c", program, cwd=project, env=env)
-    assert done.stdout.split() == ["/login", "401", "200", "200", "301", "400"]
+    asked = ["/login", "401", "200", "200", "301", "400"]
+    assert done.stdout.split() == [*asked, "200", "200", "400"]
+
+
+SIGNED_IN = """
+import time
+from app.__main__ import migrate
+migrate()
+from django.contrib.auth.models import Permission, User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from app.wsgi import service
+sent = {"host": "example.test", "x-forwarded-proto": "https"}
+ADMIN = "/admin/predictions/prediction/"
+"""
+USERS = """
+row = service().start("user-7", "::1", "flux-schnell", {"prompt": "x"}, None).row
+for name, more in {"looks": "view", "stops": "change", "erases": "delete"}.items():
+    user = User.objects.create_user(name, is_staff=True)
+    may = {"view_prediction", f"{more}_prediction"}
+    user.user_permissions.set(Permission.objects.filter(codename__in=may))
+    client = Client(headers=sent)
+    client.force_login(user)
+    page = client.get(ADMIN).content.decode()
+    client.post(ADMIN, {"action": "cancel", "_selected_action": row.id})
+    client.post(ADMIN, {"action": "erase", "_selected_action": row.id})
+    now = service().store.get(row.id)
+    print(name, 'value="cancel"' in page, 'value="erase"' in page, now and now.status)
+print(time.strftime("%-I:%M", time.gmtime(row.created_at)) in page)
+"""
+LEAVES = """
+client = Client(headers=sent, enforce_csrf_checks=True)
+client.force_login(User.objects.create_user("<ann>"))
+page = client.get("/")
+print("Sign out &lt;ann&gt;" in page.text, "default-src" in page.headers["Content-Security-Policy"])
+print(client.get("/logout").status_code, client.post("/logout").status_code)
+token = {"csrfmiddlewaretoken": client.cookies["csrftoken"].value}
+left = client.post("/logout", token, headers={"origin": "https://example.test"})
+print(left.headers["Location"], client.get("/").status_code, Session.objects.count())
+"""
+STRANGERS = """
+for _ in range(3):
+    print(Client(headers=sent).get("/api/predictions").status_code)
+client = Client(headers=sent)
+new = {"model": "flux-schnell", "input": {"prompt": "x"}}
+whose = {"prefer": "respond-async"}
+made = client.post("/api/predictions", new, "application/json", headers=whose).json()["id"]
+print(client.get(f"/api/predictions/{made}").status_code)
+print(Client(headers=sent).get(f"/api/predictions/{made}").status_code)
+print(Session.objects.count())
+"""
+
+
+def in_production(project: Path, program: str, **settings: str) -> list[str]:
+    """What a program prints, in one process, on an empty database below the project."""
+    shutil.rmtree(project / "var", ignore_errors=True)
+    env = project_env(project, **PRODUCTION, **settings)
+    return run(sys.executable, "-c", program, cwd=project, env=env).stdout.splitlines()
+
+
+def test_staff_may_do_what_they_were_given(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    looks, stops, erases, in_utc = in_production(project, SIGNED_IN + USERS)
+    assert looks == "looks False False pending"
+    assert stops == "stops True False canceled"
+    assert erases == "erases False True None"
+    assert in_utc == "True"
+
+
+def test_a_user_signs_out(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    said = in_production(project, SIGNED_IN + LEAVES)
+    assert said == ["True True", "405 403", "/login 302 0"]
+
+
+OWN_SIGN_IN = """
+from inference.problems import Problem
+
+def caller(request) -> str:
+    if name := request.headers.get("x-user"):
+        return f"sso-{name}"
+    raise Problem(401, "Not signed in", "Ask the proxy.")
+
+def address(request) -> str:
+    return "unknown"
+"""
+KNOWN = """
+for who in ({}, {"x-user": "ann"}):
+    client = Client(headers=sent | who)
+    print(client.get("/").status_code, client.get("/api/predictions").status_code)
+"""
+
+
+def test_a_sign_in_of_ones_own_is_one_file(renders: Renders, tmp_path: Path) -> None:
+    project = renders.copy(tmp_path / "project", framework="django")
+    (project / "src/app/caller.py").write_text(OWN_SIGN_IN, "utf-8")
+    assert in_production(project, SIGNED_IN + KNOWN) == ["302 401", "200 200"]
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_strangers_leave_no_rows(planted: bool, renders: Renders, tmp_path: Path) -> None:
+    """One row for each request without a cookie would fill the disk."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    if planted:
+        edited(project / "src/app/settings.py", "if SERVICE.allow_anonymous:", "if False:")
+    said = in_production(project, SIGNED_IN + STRANGERS, ALLOW_ANONYMOUS="1")
+    assert said == ["200", "200", "200", "200", "404", "5" if planted else "0"]
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_database_that_is_gone_takes_no_request_with_it(
+    planted: bool, renders: Renders, tmp_path: Path
+) -> None:
+    """Threads that wait for it for long would leave none for /healthz."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    program = """
+import time
+from django.test import Client
+from app.wsgi import application
+begin = time.monotonic()
+print(Client().get("/readyz").status_code, time.monotonic() - begin)
+"""
+    if planted:
+        edited(project / "src/app/settings.py", '"timeout": 5}', '"timeout": 12}')
+    (said,) = in_production(project, program, DATABASE_URL="postgresql://x@127.0.0.1:1/x")
+    status, seconds = said.split()
+    assert status == "503"
+    assert (float(seconds) > 10) == planted
+
+
+def test_a_port_that_is_taken_is_not_shared(renders: Renders, tmp_path: Path) -> None:
+    """Half of the requests would go to an old process, unseen."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    with running(project) as started:
+        port = started.url.rpartition(":")[2]
+        command = (sys.executable, "-m", "app", "web", "--port", port)
+        refused = run(*command, cwd=project, env=project_env(project, **PRODUCTION), check=False)
+    assert refused.returncode == 1
+    assert "Address already in use" in refused.stderr
+    assert port in refused.stderr
+    assert refused.stdout == ""
 
 
 FAULTS = """
@@ -388,7 +532,7 @@ answers = {}
 for path in json.loads(input()):
     answer = client.get(path)
     answers[path] = [answer.status_code, answer.headers["Content-Type"].partition(";")[0]]
-strange = client.get("/healthz", headers={"host": "strange.example"})
+strange = client.get("/login", headers={"host": "strange.example"})
 answers["strange"] = [strange.status_code, strange.headers["Content-Type"]]
 print(json.dumps([answers, seen]))
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 from inference import processes
+from inference.logs import configure_logs
 from inference.settings import load_settings
 
 from .main import build_service, service, set_up
@@ -20,7 +22,13 @@ def migrate() -> None:
 
 def serve(host: str, port: int) -> None:
     """Run the web process until it is told to stop."""
-    service()  # what the settings lack is said before a server starts
+    settings = service().settings  # what they lack is said before a server starts
+    configure_logs(json=not settings.development)
+    try:  # granian would share a port that is taken
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        sys.exit(str(error))
     from granian.constants import Interfaces
     from granian.log import LogLevels
     from granian.server import Server
@@ -34,7 +42,8 @@ def serve(host: str, port: int) -> None:
         interface=Interfaces.WSGI,
         blocking_threads=THREADS,
         workers_kill_timeout=25,  # a request that waits may take 20 s; none may hold up a stop
-        log_level=LogLevels.warning,
+        log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
+        log_level=LogLevels.error,  # it warns of that many threads
     ).serve()
 
 

@@ -70,13 +70,17 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             parts.append((url, shown))
         return format_html_join(" ", '<a href="{}">{}</a>', parts)
 
-    @admin.action(description="Cancel the selected predictions, and their bill")
+    @admin.action(
+        description="Cancel the selected predictions, and their bill", permissions=["stop"]
+    )
     def cancel(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
         asked = [service().stop(row.pk) for row in chosen]
         count = sum(row is not None for row in asked)
         self.message_user(request, f"{count} canceled, {len(asked) - count} were over already.")
 
-    @admin.action(description="Delete the selected predictions with their outputs")
+    @admin.action(
+        description="Delete the selected predictions with their outputs", permissions=["erase"]
+    )
     def erase(self, request: HttpRequest, chosen: QuerySet[Prediction]) -> None:
         for row in chosen:
             service().stop(row.pk, delete=True)
@@ -115,6 +119,12 @@ class PredictionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.model._meta,
         }
         return TemplateResponse(request, "admin/predictions/costs.html", context)
+
+    def has_stop_permission(self, request: HttpRequest) -> bool:
+        return super().has_change_permission(request)
+
+    def has_erase_permission(self, request: HttpRequest) -> bool:
+        return super().has_delete_permission(request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -31,8 +31,9 @@ class Bounded(psycopg.Connection[Any]):
         return made
 
 
-# Many threads wait for predictions, few of them ask the database at one time.
-POOL = {"connection_class": Bounded, "min_size": 1, "max_size": 20}
+# Many threads wait for predictions, few of them ask the database at one time. While it is gone,
+# each gives up after `timeout` seconds, so that some are free to say so.
+POOL = {"connection_class": Bounded, "min_size": 1, "max_size": 20, "timeout": 5}
 
 FORMS = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
 
@@ -108,6 +109,7 @@ WSGI_APPLICATION = "app.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [HERE / "page"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -126,6 +128,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 SESSION_COOKIE_NAME = "session"
+if SERVICE.allow_anonymous:  # a row for each stranger who passes would fill the database
+    SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not SERVICE.development
 # Whatever stands in front ends TLS, and says so. Replicate follows no redirect.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -142,5 +146,6 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic before a start
 DATA_UPLOAD_MAX_MEMORY_SIZE = None
 
 LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
 USE_TZ = True
 LOGGING_CONFIG = None  # inference.logs

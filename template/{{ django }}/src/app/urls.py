@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 from django.views import defaults
 
@@ -19,6 +19,9 @@ handler404 = handler(defaults.page_not_found, not_found())
 broken = Problem(500, "Server error", "The fault is ours, and logged.")
 handler500 = handler(defaults.server_error, broken)
 
+words = {"title": "Sign in", "site_header": "Sign in", "site_title": "Replicate"}
+sign_in = LoginView.as_view(template_name="admin/login.html", extra_context=words)
+
 urlpatterns = [
     path("", methods(GET=views.index)),
     path("api/models", methods(GET=views.models)),
@@ -32,6 +35,7 @@ urlpatterns = [
     path("files/<str:file_id>/<str:index>", methods(GET=views.stored_file)),
     path("healthz", methods(GET=views.healthz)),
     path("readyz", methods(GET=views.readyz)),
-    path("login", LoginView.as_view(template_name="admin/login.html"), name="login"),
+    path("login", sign_in, name="login"),
+    path("logout", LogoutView.as_view(next_page="login"), name="logout"),
     path("admin/", admin.site.urls),
 ]

@@ -6,13 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import ValidationError
 
@@ -22,13 +21,12 @@ from inference.prediction import Prediction, StoredFile, as_json, changed, settl
 from inference.problems import Problem, invalid, invalid_input, not_found
 from inference.stream import events as events_of
 
-from .caller import STRANGERS, address, caller
+from .caller import address, caller
 from .main import service
 from .middleware import problem_response
 from .waiting import Stream, hold, watch
 
 View = Callable[..., HttpResponseBase]
-PAGE = Path(__file__).parent / "page/index.html"
 
 
 def methods(**views: View) -> View:
@@ -49,9 +47,13 @@ def methods(**views: View) -> View:
 
 
 def index(request: HttpRequest) -> HttpResponseBase:
-    if not (STRANGERS or request.user.is_authenticated):
+    try:
+        caller(request)
+    except Problem:
         return redirect("login")
-    return HttpResponse(PAGE.read_bytes(), headers={"Content-Security-Policy": PAGE_POLICY})
+    response = render(request, "index.html")
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    return response
 
 
 def models(request: HttpRequest) -> HttpResponseBase:
