@@ -3,7 +3,7 @@
 `check` asks Replicate what the pins would be today, and changes nothing; `upgrade` and `add` change
 them through Copier, so that answers and files agree. Each says what changed in a model's inputs and
 output, and marks what BREAKS callers. Nothing is run and nothing billed. The token is read from the
-environment (`uv run --env-file .env …`).
+environment (`uv run --env-file .env …`, with Next.js `.env.local`).
 
 Exit code: 0 all is current, or done; 1 outdated or drifted (check), conflicts to solve (upgrade,
 add); 2 it could not be done.
