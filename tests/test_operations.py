@@ -344,6 +344,22 @@ def test_files_in_a_list_reach_replicate(project: Path) -> None:
         assert [error["field"] for error in refused["errors"]] == ["input.image"]
 
 
+def test_a_worker_without_tables_says_so_in_a_line(project: Path) -> None:
+    """Not in tracebacks, every two seconds, of each thing that it does at once."""
+    env = project_env(project, **PRODUCTION)
+    with serving([*APP, "worker"], project, env) as log:
+        end = time.monotonic() + 60
+        while (said := log.read_text("utf-8")).count("\n") < 9:
+            assert time.monotonic() < end, said
+            time.sleep(0.1)
+    lanes = [json.loads(line) for line in said.splitlines() if "cannot be worked with" in line]
+    assert {line["reason"] for line in lanes} == {
+        "(sqlite3.OperationalError) no such table: predictions"
+    }
+    assert "and migrated?" in lanes[0]["event"]
+    assert "Traceback" not in json.dumps(lanes)
+
+
 # --- doctor
 
 

@@ -81,7 +81,7 @@ export class Worker {
           continue;
         }
       } catch (error) {
-        log.error({ err: error }, "the database cannot be worked with");
+        log.error({ err: error }, "the database cannot be worked with: is it there, and migrated?");
         pause = ASK_EVERY;
       }
       await sleep(pause * 1000, undefined, { signal: stop }).catch(() => undefined);

@@ -6,7 +6,8 @@ second one bills again; every create carries ``Cancel-After``, so that a time-ou
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -80,21 +81,12 @@ class Gateway:
             options["prefer"] = f"wait={wait}"
         if url := self.webhook_url(row):
             options |= {"webhook": url, "webhook_events_filter": ["start", "completed"]}
-        try:
-            if row.deployment:
-                owner, _, name = row.deployment.partition("/")
-                reply = await self._deployed.create(
-                    deployment_owner=owner, deployment_name=name, **options
-                )
-            else:
-                reply = await self._predictions.create(version=row.ref, **options)
-            return parse_remote(reply.http_response.json())
-        except replicate.APIStatusError as error:
-            raise _refusal(error) from error
-        except replicate.APIConnectionError as error:
-            raise _broken(error) from error
-        except (ValueError, RecursionError) as error:
-            raise NoAnswer(str(error)) from error
+        if not row.deployment:
+            return await _reply(self._predictions.create(version=row.ref, **options))
+        owner, _, name = row.deployment.partition("/")
+        return await _reply(
+            self._deployed.create(deployment_owner=owner, deployment_name=name, **options)
+        )
 
     async def get(self, replicate_id: str) -> Remote:
         """What Replicate says about the prediction now; raises as ``create`` does."""
@@ -131,14 +123,10 @@ class Gateway:
         Raises as ``create`` does.
         """
         content = b"".join([chunk async for chunk in chunks])
-        try:
+        with _translated():
             reply = await self._client.files.create(
                 content=(name, content, content_type), timeout=_TIMEOUT * 10
             )
-        except replicate.APIStatusError as error:
-            raise _refusal(error) from error
-        except replicate.APIConnectionError as error:
-            raise NotSent(str(error)) from error
         return str(reply.urls.get)
 
     async def describe(self, owner_name: str) -> dict[str, Any]:
@@ -153,29 +141,21 @@ class Gateway:
         """Start a training, once, of ``owner/name:<version>``; raises as ``create`` does."""
         model, _, version = ref.partition(":")
         body = {"destination": destination, "input": inputs}
-        try:
+        with _translated():
             reply = await self._client.post(
                 f"/models/{model}/versions/{version}/trainings", cast_to=httpx.Response, body=body
             )
             started: dict[str, Any] = reply.json()
-            return started
-        except replicate.APIStatusError as error:
-            raise _refusal(error) from error
-        except replicate.APIConnectionError as error:
-            raise _broken(error) from error
+        return started
 
     async def training(self, training_id: str) -> dict[str, Any]:
         """Replicate's record of a training; raises as ``create`` does."""
         return await self._read(f"/trainings/{training_id}")
 
     async def _read(self, path: str) -> dict[str, Any]:
-        try:
+        with _translated():
             reply = await self._client.get(path, cast_to=httpx.Response)
             found = reply.json()
-        except replicate.APIStatusError as error:
-            raise _refusal(error) from error
-        except (replicate.APIConnectionError, ValueError, RecursionError) as error:
-            raise NoAnswer(str(error)) from error
         if not isinstance(found, dict):
             raise NoAnswer(f"{path} is no JSON object")
         return found
@@ -186,13 +166,22 @@ class Gateway:
         return f"{base}/api/webhooks/replicate?prediction={row.id}" if base else None
 
 
-async def _reply(call: Any) -> Remote:
-    try:
+async def _reply(call: Awaitable[Any]) -> Remote:
+    with _translated():
         reply = await call
         return parse_remote(reply.http_response.json())
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the SDK raises, in the words of this module."""
+    try:
+        yield
     except replicate.APIStatusError as error:
         raise _refusal(error) from error
-    except (replicate.APIConnectionError, ValueError, RecursionError) as error:
+    except replicate.APIConnectionError as error:
+        raise _broken(error) from error
+    except (ValueError, RecursionError) as error:
         raise NoAnswer(str(error)) from error
 
 

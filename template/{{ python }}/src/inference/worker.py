@@ -28,6 +28,7 @@ LEASE = 30.0
 POLL = 0.25
 TIDY_EVERY = 600.0
 """In seconds."""
+UNUSABLE = "the database cannot be worked with: is it there, and migrated?"
 
 
 class Worker:
@@ -52,8 +53,9 @@ class Worker:
             pause = POLL
             try:
                 busy = await self.once()
-            except Exception:
-                log.exception("the database cannot be worked with")
+            except Exception as error:
+                # Every lane says so as long as it lasts: one line each.
+                log.error(UNUSABLE, error=type(error).__name__, reason=str(error).split("\n")[0])
                 busy, pause = False, ASK_EVERY
             if not busy:
                 try:
