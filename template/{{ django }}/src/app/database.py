@@ -128,7 +128,7 @@ class DjangoStore(DjangoUploads):
         return self._fenced(row, due_at=until)
 
     def mark_sent(self, row: Row, now: float) -> bool:
-        mine = self._mine(row).filter(status="pending", sent_at=None, cancel_requested=False)
+        mine = self._mine(row).filter(status="pending", sent_at=None)
         with self._begin():
             return mine.update(sent_at=now) == 1
 

@@ -110,7 +110,7 @@ class SqlStore(SqlUploads):
             query = (
                 sa.update(predictions)
                 .where(p.id == row.id, p.attempts == row.attempts, p.leased, p.status == "pending")
-                .where(p.sent_at.is_(None), p.cancel_requested.is_(False))
+                .where(p.sent_at.is_(None))
                 .values(sent_at=now)
             )
             return db.execute(query).rowcount == 1

@@ -63,7 +63,6 @@ export class Queue {
         .where(flagged("leased", true, this.#db))
         .where("status", "=", "pending")
         .where("sent_at", "is", null)
-        .where(flagged("cancel_requested", false, this.#db))
         .executeTakeFirst();
       return marked.numUpdatedRows === 1n;
     });
