@@ -1,29 +1,39 @@
-"""The state machine of a prediction, exhaustively; and that the checks see a mistake in it.
+"""The state machine of a prediction, exhaustively, in both languages; and that the checks see a
+mistake in it.
 
 The rendered project's ``tests/test_state.py`` has the short version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import random
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
-from types import ModuleType
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.node import NODE
 from tests.rendering import ROOT
 
 SOURCES = ROOT / "template/{{ python }}/src"
 SOURCE = SOURCES / "inference/state.py"
+NODE_SOURCE = ROOT / "template/{{ nextjs }}/src/lib/state.ts"
 sys.path.insert(0, str(SOURCES))
 
 from inference.prediction import Row  # noqa: E402
+from inference.state import Step  # noqa: E402
 
 NOW = 1_700_000_000.0
 CANCEL_AFTER = 600.0
@@ -42,6 +52,63 @@ def loaded(source: str) -> ModuleType:
     sys.modules[module.__name__] = module
     exec(compile(source, "state.py", "exec"), module.__dict__)
     return module
+
+
+class NodeState(ModuleType):
+    """The state machine of a TypeScript source, in a process of Node's."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__("state")
+        self.Step = Step
+        self.process = subprocess.Popen(
+            [str(NODE), str(ROOT / "tests/state_driver.ts"), str(source)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def call(self, name: str, *given: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"name": name, "given": given}, default=asdict) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["value"]
+
+    def parse_remote(self, data: Any) -> SimpleNamespace:
+        read = self.call("parseRemote", data)
+        names = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", name): name for name in read}
+        return SimpleNamespace(read=read, **{ours: read[name] for ours, name in names.items()})
+
+    def observe(self, row: Row, remote: SimpleNamespace, now: float) -> Row:
+        return Row(**self.call("observe", row, remote.read, now))
+
+    def fail(self, row: Row, error: str, now: float) -> Row:
+        return Row(**self.call("fail", row, error, now))
+
+    def cancel_unsent(self, row: Row, now: float) -> Row:
+        return Row(**self.call("cancelUnsent", row, now))
+
+    def next_step(self, row: Row, now: float) -> Step:
+        return Step(self.call("nextStep", row, now))
+
+    def unknown_since(self, row: Row, cancel_after: float) -> Any:
+        return self.call("unknownSince", row, cancel_after)
+
+
+@contextlib.contextmanager
+def in_node(folder: Path, source: str) -> Iterator[NodeState]:
+    """The state machine of this source, beside the real module that it takes its rows from."""
+    (folder / "state.ts").write_text(source, "utf-8")
+    shutil.copy(NODE_SOURCE.with_name("prediction.ts"), folder)
+    state = NodeState(folder / "state.ts")
+    try:
+        yield state
+    finally:
+        state.process.kill()
+        state.process.communicate()
 
 
 def said(status: str, **more: Any) -> dict[str, Any]:
@@ -115,7 +182,8 @@ def check_whose_it_is(state: ModuleType) -> None:
     found = state.observe(canceled, state.parse_remote(said("starting")), NOW)
     assert state.next_step(found, NOW) is state.Step.CANCEL, "at once"
     again = replace(found, ask_at=NOW + 2, failures=1)
-    assert state.observe(again, state.parse_remote(said("processing")), NOW).ask_at == NOW + 2
+    its = state.observe(again, state.parse_remote(said("processing")), NOW)
+    assert (its.ask_at, its.failures) == (NOW + 2, 1)
 
 
 def rows() -> Iterator[Row]:
@@ -337,11 +405,6 @@ def check_what_is_read(state: ModuleType) -> None:
         assert remote.predict_seconds in (None, 2.5)
         assert remote.version in (None, "v" * 64)
         assert remote.completed_at is None or remote.completed_at > 0
-    deep: Any = "x"
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(ValueError, match="nested"):
-        state.parse_remote(said("succeeded", output=deep))
     url = "https://x.test/api/webhooks/replicate?prediction="
     for webhook, named in (
         (url + "a" * 32, "a" * 32), (f"{url}{'a' * 32}&b=1", "a" * 32),
@@ -350,6 +413,14 @@ def check_what_is_read(state: ModuleType) -> None:
         (None, None), (1, None),
     ):  # fmt: skip
         assert state.parse_remote(said("starting", webhook=webhook)).row_id == named
+
+
+def check_depth(state: ModuleType) -> None:
+    deep: Any = "x"
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested"):
+        state.parse_remote(said("succeeded", output=deep))
 
 
 def check_what_we_end_ourselves(state: ModuleType) -> None:
@@ -366,13 +437,22 @@ CHECKS = [
     check_any_order,
     check_any_life,
     check_what_is_read,
+    check_depth,
     check_what_we_end_ourselves,
 ]
+# Not a million calls to another process, and no JSON of a depth that ours does not write.
+NODE_CHECKS = [check for check in CHECKS if check not in (check_any_life, check_depth)]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_state_machine(check: Any) -> None:
     check(loaded(SOURCE.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("check", NODE_CHECKS, ids=lambda check: check.__name__)
+def test_the_state_machine_in_typescript(check: Any, tmp_path: Path) -> None:
+    with in_node(tmp_path, NODE_SOURCE.read_text("utf-8")) as state:
+        check(state)
 
 
 @pytest.mark.parametrize(
@@ -426,12 +506,57 @@ def test_the_state_machine(check: Any) -> None:
 def test_a_mistake_is_seen(right: str, mistake: str) -> None:
     source = SOURCE.read_text("utf-8")
     assert source.count(right) == 1
-    wrong = loaded(source.replace(right, mistake))
-    seen = []
-    for check in CHECKS:
+    assert seen(CHECKS, loaded(source.replace(right, mistake)))
+
+
+@pytest.mark.parametrize(
+    ("right", "mistake"),
+    [
+        ("processing: 2,", "processing: 1,"),
+        ("if (row.replicate_id !== null && row.replicate_id !== remote.id) return row;", ""),
+        ("if (isOver(seen) || RANK", "if (RANK"),
+        ("|| RANK[remote.status] < RANK[seen.status]", ""),
+        ("found ? 0 : row.failures", "row.failures"),
+        ("found ? 0 : row.failures", "0"),
+        ("found && row.cancel_requested ? null", "false ? null"),
+        ("found && row.cancel_requested ? null", "row.cancel_requested ? null"),
+        ("row.version_ran ?? remote.version", "remote.version"),
+        ("row.predict_seconds ?? remote.predictSeconds", "remote.predictSeconds"),
+        ("completed_at: remote.completedAt ?? now", "completed_at: now"),
+        ("completed_at: remote.completedAt ?? now", "completed_at: remote.completedAt"),
+        ("error: remote.error", "error: null"),
+        ('if (remote.status !== "succeeded") return over;', ""),
+        ("if (remote.output !== null)", "if (remote.output)"),
+        ("return remote.dataRemoved ?", "return false ?"),
+        ("return isOver(row) ? row : { ...row,", "return { ...row,"),
+        ("if (row.deleted_at !== null && !row.erased)", "if (row.deleted_at !== null)"),
+        ('row.storage === "pending" ? "store"', 'false ? "store"'),
+        ("if (row.ask_at !== null && now < row.ask_at)", "if (false)"),
+        ('&& row.sent_at !== null) return "adopt"', '&& row.sent_at !== null) return "create"'),
+        ("row.replicate_id === null && !row.cancel_requested", "row.replicate_id === null"),
+        ('row.cancel_requested ? "cancel" : "ask"', '"ask"'),
+        ("(row.sent_at ?? row.created_at)", "row.created_at"),
+        ("+ cancelAfter + ADOPTION_MARGIN", "+ ADOPTION_MARGIN"),
+        ("+ cancelAfter + ADOPTION_MARGIN", "+ cancelAfter"),
+        ('&& status !== "pending"', ""),
+        ("&& data.version.length <= 64", ""),
+        ("milliseconds > 0 ?", "milliseconds ?"),
+        ("[?&]prediction=", "prediction="),
+        ("([0-9a-f]{32})(?:&|$)", "([0-9a-f]{32})"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_typescript_is_seen(right: str, mistake: str, tmp_path: Path) -> None:
+    source = NODE_SOURCE.read_text("utf-8")
+    assert source.count(right) == 1
+    with in_node(tmp_path, source.replace(right, mistake)) as wrong:
+        assert seen(NODE_CHECKS, wrong)
+
+
+def seen(checks: list[Any], wrong: ModuleType) -> bool:
+    """Whether one of the checks fails."""
+    for check in checks:
         try:
             check(wrong)
-        except (Exception, pytest.fail.Exception) as error:
-            seen.append((check.__name__, error))
-            break
-    assert seen, "no check fails"
+        except (Exception, pytest.fail.Exception):
+            return True
+    return False

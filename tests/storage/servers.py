@@ -161,7 +161,8 @@ class Outputs:
         """Serve a body with these header lines; returns the URL."""
 
         async def answer(writer: asyncio.StreamWriter) -> None:
-            lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+            lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+            lines += ["Connection: close", "", ""]
             writer.write("\r\n".join(lines).encode("latin-1") + body)
 
         return self.raw(path, answer)

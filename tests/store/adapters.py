@@ -1,4 +1,4 @@
-"""How each framework's store is opened; its project's ``src`` must be importable."""
+"""How each framework's store is opened; a Python project's ``src`` must be importable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ def django(url: str) -> Store:
     return store
 
 
-ADAPTERS = {"fastapi": fastapi, "django": django}
+def nextjs(url: str) -> Store:
+    from tests.store.node_store import NodeStore
+
+    return NodeStore(os.environ["STORE_PROJECT"], url)
+
+
+ADAPTERS = {"fastapi": fastapi, "django": django, "nextjs": nextjs}
 
 
 def open_store() -> Store:
