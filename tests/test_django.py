@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.rendering import Renders, Running, checked, project_env, run, running
+from tests.rendering import Renders, Running, checked, free_port, project_env, run, running
 from tests.storage.servers import BUCKET, S3, s3_server
 
 pytestmark = pytest.mark.slow
@@ -495,6 +497,29 @@ print(Client().get("/readyz").status_code, time.monotonic() - begin)
     status, seconds = said.split()
     assert status == "503"
     assert (float(seconds) > 10) == planted
+
+
+def test_ctrl_c_stops_at_once(renders: Renders, tmp_path: Path) -> None:
+    """It reaches every process of the terminal, and the server's child from its parent again."""
+    project = renders.copy(tmp_path / "project", framework="django")
+    command = (sys.executable, "-m", "app", "web", "--port", str(port := free_port()))
+    env = project_env(project, ENVIRONMENT="development", REPLICATE_API_TOKEN="r8_test")
+    errors = tmp_path / "errors"
+    with errors.open("wb") as log:
+        web = subprocess.Popen(command, cwd=project, env=env, stderr=log, start_new_session=True)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
+                    break
+            time.sleep(0.1)
+        os.killpg(web.pid, signal.SIGINT)
+        assert web.wait(20) == 0, "five seconds before the child is killed"
+        assert errors.read_text() == ""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(web.pid, signal.SIGKILL)
+        web.wait()
 
 
 def test_a_port_that_is_taken_is_not_shared(renders: Renders, tmp_path: Path) -> None:

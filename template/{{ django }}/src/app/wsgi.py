@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Iterable
 from tempfile import SpooledTemporaryFile
@@ -20,6 +23,10 @@ IN_MEMORY = 2**20
 # Of a request, by PEP 3333, besides HTTP_… and wsgi.…; and where it came from.
 NAMED = {"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE"}
 NAMED |= {"CONTENT_LENGTH", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "REMOTE_ADDR"}
+
+# Ctrl+C reaches this child of granian's, too: that and its parent's SIGTERM at one time hang it.
+if sys.platform != "win32" and multiprocessing.parent_process():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 _service = service()
 configure_logs(json=not _service.settings.development)
