@@ -276,6 +276,7 @@ def test_what_goes_wrong_with_a_result_stands_on_it(page: Page) -> None:
     expect(page.locator(".card .problem")).to_have_text("The service did not answer.")
     another = page.context.new_page()
     another.goto(page.url)
+    expect(another.locator(".card")).to_have_count(1)
     page.click("text=Delete")
     expect(page.locator(".card")).to_have_count(0)
     expect(page.locator("#made-title")).to_be_focused()
