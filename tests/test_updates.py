@@ -344,6 +344,9 @@ PYTHON = [
 ]
 TYPESCRIPT = [
     ("src/app/own/route.ts", "", "export const GET = () => Response.json({ mine: true });\n"),
+    ("src/lib/caller.ts", "export const ANONYMOUS = true;\n", "export const ANONYMOUS = false;\n"),
+    ("package.json", '  "scripts": {\n', '  "scripts": {\n    "own": "next info",\n'),
+    (".env.example", "\nDAILY_PREDICTIONS=2000\n", "\nDAILY_PREDICTIONS=50\n"),
 ]
 EVERYWHERE = [
     (".gitignore", "", "# Ours\n/scratch/\n"),
