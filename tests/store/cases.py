@@ -286,6 +286,19 @@ def at_once(*acts: Callable[[], Any]) -> list[Any]:
         return [each.result() for each in [pool.submit(start, act) for act in acts]]
 
 
+def test_of_events_that_come_together_none_waits_for_another(store: Store) -> None:
+    """Two batches about the same predictions, in opposite orders."""
+    rows = [given_back(store, sent(store)) for _ in range(8)]
+    for _ in range(ROUNDS // 4):
+        ids = [{"replicate_id": row.replicate_id or ""} for row in rows]
+        first = [event_for(row, **its) for row, its in zip(rows, ids, strict=True)]
+        second = [event_for(row, **its) for row, its in zip(rows, ids, strict=True)]
+        kept = at_once(
+            partial(store.receive, first), partial(store.receive, [*second[::-1], *first[::-1]])
+        )
+        assert sum(kept) == 16
+
+
 def test_no_event_is_slept_through(store: Store) -> None:
     """The event comes in the moment in which the worker gives the row back."""
     for _ in range(ROUNDS):
