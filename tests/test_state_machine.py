@@ -449,6 +449,7 @@ def test_the_state_machine(check: Any) -> None:
     check(loaded(SOURCE.read_text("utf-8")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", NODE_CHECKS, ids=lambda check: check.__name__)
 def test_the_state_machine_in_typescript(check: Any, tmp_path: Path) -> None:
     with in_node(tmp_path, NODE_SOURCE.read_text("utf-8")) as state:
@@ -509,6 +510,7 @@ def test_a_mistake_is_seen(right: str, mistake: str) -> None:
     assert seen(CHECKS, loaded(source.replace(right, mistake)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "mistake"),
     [

@@ -129,6 +129,24 @@ async def test_a_stopped_upload_ends_at_once_and_leaves_nothing(any_storage: Sto
     assert await keys(any_storage) == []
 
 
+async def test_a_stopped_upload_is_not_read_to_its_end(any_storage: Storage) -> None:
+    """Also where the source waits for nothing, so that no wait of its could be ended."""
+    pulled = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal pulled
+        for pulled in range(200):
+            if pulled == 20:
+                upload.cancel()
+            yield bytes(2**20)
+
+    upload = asyncio.create_task(any_storage.put("id/0.bin", source(), "image/png"))
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert pulled < 100
+    assert await keys(any_storage) == []
+
+
 async def test_the_server_is_left_without_parts(s3: S3, storage: Storage) -> None:
     waits = asyncio.Event()
 

@@ -56,6 +56,7 @@ test.each([
   [429, { detail: "slow down", retry_after: 7 }, Throttled],
   [402, { title: "Insufficient credit" }, Refused],
   [422, { title: "Input validation failed", detail: "- input: prompt is required" }, Refused],
+  [408, { title: "Request timeout" }, NoAnswer],
   [500, { title: "Server error" }, NoAnswer],
   [201, { not: "a prediction" }, NoAnswer],
 ])("a create that is answered %d is never repeated", async (status, body, error) => {
@@ -66,6 +67,12 @@ test.each([
 
 test("a connection that breaks may have sent it, and is not opened again", async () => {
   answer = (request) => request.socket.destroy();
+  await expect(gateway.create(row, {})).rejects.toThrow(NoAnswer);
+  expect(seen).toHaveLength(1);
+});
+
+test("a redirect is not followed: nobody else is told the token", async () => {
+  answer = (_, response) => response.writeHead(307, { location: "/elsewhere" }).end();
   await expect(gateway.create(row, {})).rejects.toThrow(NoAnswer);
   expect(seen).toHaveLength(1);
 });

@@ -32,6 +32,8 @@ vi.mock("node:timers/promises", async (original) => {
 
 /** A queue whose renewals take longer than the time between them, as on a slow network. */
 class SlowQueue extends Queue {
+  /** What throws, as where the database is away. */
+  broken: "renew" | "save" | null = null;
   renewed = 0;
   sideBySide = 0;
   most = 0;
@@ -42,7 +44,13 @@ class SlowQueue extends Queue {
     await sleep(200 * FASTER);
     this.sideBySide -= 1;
     this.renewed += 1;
+    if (this.broken === "renew") throw new Error("the database is away");
     return await super.renew(row, until);
+  }
+
+  override async save(...given: Parameters<Queue["save"]>): Promise<boolean> {
+    if (this.broken === "save") throw new Error("the database is away");
+    return await super.save(...given);
   }
 }
 
@@ -51,15 +59,18 @@ let server: Server;
 let store: Store;
 let queue: SlowQueue;
 let worker: Worker;
-/** Whether the output is being fetched. */
+/** Whether the output is being fetched, and whether all of it comes. */
 let fetching: boolean;
+let whole: boolean;
 
 beforeEach(async () => {
   fetching = false;
+  whole = false;
   server = createServer((_, response) => {
     fetching = true;
     response.on("close", () => (fetching = false));
-    response.writeHead(200).write("the rest never comes");
+    response.writeHead(200).write("the rest comes late or never");
+    if (whole) response.end();
   });
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -89,6 +100,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.restoreAllMocks();
   server.closeAllConnections();
   server.close();
   await store.close();
@@ -105,4 +117,37 @@ test("a lease is renewed by one try at a time, and work stops where it is lost",
   await vi.waitUntil(() => !fetching, 10_000);
   await working;
   expect(await store.get(String(another?.id))).toEqual(another);
+});
+
+test("work stops where the lease could not be renewed in its time", async () => {
+  queue.broken = "renew";
+  const real = performance.now.bind(performance);
+  vi.spyOn(performance, "now").mockImplementation(() => real() * FASTER);
+  const working = worker.batch(1);
+  await vi.waitUntil(() => fetching, 10_000);
+  await vi.waitUntil(() => !fetching, 10_000);
+  await working;
+  expect(queue.renewed).toBeGreaterThan(0);
+});
+
+test("a lease is renewed no longer than the work lasts", async () => {
+  whole = true;
+  await worker.batch(1);
+  await sleep(300 * FASTER);
+  expect(queue.most).toBe(0);
+  expect(await queue.claim(now() + 60, 60)).toBeNull();
+});
+
+test("what breaks over a row puts it off", async () => {
+  whole = true;
+  queue.broken = "save";
+  await worker.batch(0.5);
+  expect(await queue.claim(now(), 60)).toBeNull();
+  const later = await queue.claim(now() + 10, 60);
+  expect(later?.failures).toBe(1);
+});
+
+test("a batch that has no time takes nothing", async () => {
+  await worker.batch(0);
+  expect(await queue.claim(now(), 60)).not.toBeNull();
 });
