@@ -25,6 +25,7 @@ from tests.storage.servers import BUCKET, S3, s3_server
 pytestmark = pytest.mark.slow
 
 PASSWORD = "correct-horse-battery"
+DEVELOPMENT = "sqlite:///var/dev/app.db"
 PRODUCTION = {
     "ENVIRONMENT": "production",
     "REPLICATE_API_TOKEN": "r8_test",
@@ -58,7 +59,7 @@ def service(
     prices = '{"flux-schnell": {"price_per_run": 0.003}}'
     bucket = {"STORAGE_URL": f"s3://{BUCKET}/outputs", **s3.env}
     with running(project, MODEL_SETTINGS=prices, **bucket) as started:
-        names = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+        names = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "DATABASE_URL": DEVELOPMENT}
         who = ("--username", "ann", "--email", "ann@example.com")
         manage(project, "createsuperuser", "--noinput", *who, env=names)
         yield started

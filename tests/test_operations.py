@@ -249,19 +249,20 @@ def test_a_taken_port_is_named(framework: str, renders: Renders) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["fastapi", "nextjs"])
+@pytest.mark.parametrize("given", [True, False], ids=["given", "default"])
 def test_development_takes_nothing_of_the_real_service(
-    framework: str, renders: Renders, tmp_path: Path
+    framework: str, given: bool, renders: Renders, tmp_path: Path
 ) -> None:
     """Neither its database nor its storage: what is in them is no emulator's."""
     project = renders.copy(tmp_path / "project", framework=framework)
     node = is_node(project)
-    real = "DATABASE_URL=sqlite:///var/real.db\nSTORAGE_URL=./var/real\n"
+    real = "DATABASE_URL=sqlite:///var/real.db\nSTORAGE_URL=./var/real\n" if given else ""
     (project / (".env.local" if node else ".env")).write_text(f"{real}REPLICATE_API_TOKEN=r8_x\n")
     with running(project) as service, httpx.Client(base_url=service.url, timeout=60) as http:
         body = {"model": "flux-schnell", "input": {"prompt": "x"}}
         assert http.post("/api/predictions", json=body).json()["storage"] == "stored"
-    assert [path.name for path in (project / "var").glob("real*")] == []
-    assert (project / "var/app.db").exists()
+    assert [path.name for path in (project / "var").iterdir()] == ["dev"]
+    assert {"app.db", "outputs"} <= {path.name for path in (project / "var/dev").iterdir()}
 
 
 def test_only_a_worker_imports_the_sdk(project: Path) -> None:

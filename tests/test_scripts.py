@@ -62,6 +62,8 @@ def surroundings(service: Running, **more: str) -> dict[str, str]:
         "PUBLIC_URL": service.url,
         "CALLER_PER_MINUTE": "1000",
         "ADDRESS_PER_MINUTE": "1000",
+        "DATABASE_URL": "sqlite:///var/dev/app.db",
+        "STORAGE_URL": "./var/dev/outputs",
     }
     return project_env(service.project, **own | more)
 

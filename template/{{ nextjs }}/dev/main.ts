@@ -25,6 +25,9 @@ if (existsSync(DEVELOPMENT)) process.loadEnvFile(DEVELOPMENT);
 // What stands in .env.local is for the real API. Next.js reads it, but not over what is set.
 const real = existsSync(".env.local") ? parseEnv(readFileSync(".env.local", "utf-8")) : {};
 for (const name of Object.keys(real)) process.env[name] ??= "";
+// Its own: a real worker must not find rows of ours to send, nor its limits count them.
+process.env.DATABASE_URL ||= "sqlite:///var/dev/app.db";
+process.env.STORAGE_URL ||= "./var/dev/outputs";
 Object.assign(process.env, {
   ENVIRONMENT: "development",
   REPLICATE_API_TOKEN: TOKEN,
