@@ -375,12 +375,14 @@ for path in ("/healthz", "/readyz", "/login"):
 
 
 SIGNED_IN = """
-import time
+from datetime import UTC, datetime
 from app.__main__ import migrate
 migrate()
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import dateformat
 from app.wsgi import service
 sent = {"host": "example.test", "x-forwarded-proto": "https"}
 ADMIN = "/admin/predictions/prediction/"
@@ -398,7 +400,8 @@ for name, more in {"looks": "view", "stops": "change", "erases": "delete"}.items
     client.post(ADMIN, {"action": "erase", "_selected_action": row.id})
     now = service().store.get(row.id)
     print(name, 'value="cancel"' in page, 'value="erase"' in page, now and now.status)
-print(time.strftime("%-I:%M", time.gmtime(row.created_at)) in page)
+created = datetime.fromtimestamp(row.created_at, UTC)
+print(dateformat.format(created, settings.DATETIME_FORMAT) in page)
 """
 LEAVES = """
 client = Client(headers=sent, enforce_csrf_checks=True)
