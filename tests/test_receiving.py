@@ -15,7 +15,7 @@ from tests.rendering import Renders, project_env, run
 TOGETHER = """
 import asyncio, json
 from app.__main__ import migrate
-from app.api import Receiving
+from app.webhooks import Receiving
 from app.database import SqlStore
 from app.tables import open_engine
 from inference.settings import load_settings
@@ -90,7 +90,7 @@ def test_what_comes_together_is_kept_together(renders: Renders, tmp_path: Path) 
 )
 def test_a_mistake_is_seen(right: str, mistake: str, renders: Renders, tmp_path: Path) -> None:
     project = renders.copy(tmp_path / "project")
-    source = project / "src/app/api.py"
+    source = project / "src/app/webhooks.py"
     text = source.read_text("utf-8")
     assert right in text
     source.write_text(text.replace(right, mistake), "utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,7 +17,6 @@ from inference.contract import LOOK_EVERY, NewPrediction, file_answer, too_large
 from inference.prediction import Prediction, as_json, changed, settled
 from inference.problems import not_found
 from inference.service import Service
-from inference.store import Event, Store
 from inference.stream import events as events_of
 
 from .caller import caller
@@ -53,33 +51,6 @@ async def hold(
         if enough(prediction) or time.monotonic() >= end:
             return prediction
         await asyncio.sleep(LOOK_EVERY)
-
-
-class Receiving:
-    """Keeps webhooks that wait at the same time in one transaction, in threads of its own."""
-
-    def __init__(self, store: Store, threads: int) -> None:
-        self._store = store
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhooks")
-        self._turns = asyncio.Semaphore(threads)
-        self._batch: list[Event] = []
-
-    async def keep(self, event: Event) -> None:
-        if not self._batch:
-            self._kept = asyncio.create_task(self._together())
-        self._batch.append(event)
-        try:
-            await asyncio.shield(self._kept)
-        except Exception:  # perhaps it is about another one
-            await self._receive([event])
-
-    async def _together(self) -> None:
-        async with self._turns:
-            batch, self._batch = self._batch, []
-            await self._receive(batch)
-
-    async def _receive(self, batch: list[Event]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._store.receive, batch)
 
 
 @router.get("/api/models")
@@ -174,13 +145,6 @@ async def upload(file: UploadFile, service: Its, who: Caller, address: Address) 
         raise too_large(service.settings.max_upload_bytes)
     kind = file.content_type or "application/octet-stream"
     return {"url": await service.uploads.save(who, address, kind, chunks())}
-
-
-async def webhook(request: Request) -> Response:
-    body, state = await request.body(), request.app.state
-    if event := state.service.event(body, request.headers):
-        await state.receiving.keep(event)
-    return JSONResponse({})
 
 
 @router.get("/files/{file_id}/{index}")

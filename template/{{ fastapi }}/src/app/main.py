@@ -24,10 +24,11 @@ from inference.settings import Settings, SettingsError, load_settings
 from inference.storage import Storage, StorageError
 
 from . import caller
-from .api import Receiving, router, webhook
+from .api import router
 from .database import SqlStore
 from .middleware import Contract, problem_response
 from .tables import open_engine
+from .webhooks import Receiving, webhook
 
 PAGE = Path(__file__).parent / "page"
 

@@ -110,9 +110,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("addresses or networks of your proxies, with commas between") from None
         if any(network.prefixlen == 0 for network in networks):
-            raise ValueError(
-                "names every address: callers could choose the one they are limited by"
-            )
+            raise ValueError("names every address: callers could choose the one that is limited")
         return value
 
     @model_validator(mode="after")
