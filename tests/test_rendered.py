@@ -50,7 +50,7 @@ A_PATH = (
     r"((?:src|scripts|guard|dev|tests|docs|var|\.\w+)(?:/[\w.\[\]-]+)+"
     r"|[\w-]+\.(?:py|ts|tsx|yml))"
 )
-MADE = {"docs/existing-application.md", "var/outputs"}
+MADE = {"docs/existing-application.md", "var/dev", "var/outputs"}
 
 TYPED = ("dev", "guard", "scripts", "src/inference", "tests")
 

@@ -34,7 +34,7 @@ export function parseProxies(text: string): BlockList {
       throw new Error("addresses or networks of your proxies, with commas between");
     }
     if (length === 0) {
-      throw new Error("names every address: callers could choose the one they are limited by");
+      throw new Error("names every address: callers could choose the one that is limited");
     }
     proxies.addSubnet(address, length, family === 6 ? "ipv6" : "ipv4");
   }
