@@ -431,12 +431,12 @@ def ends() -> list[tuple[str, str]]:
 def test_an_edited_project_passes_its_own_checks_after_an_update(
     old: str,
     framework: str,
-    template: Path,
+    upstream: Path,
     tmp_path: Path,
     api: Api,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    project = copy(template, tmp_path / "project", old, framework=framework)
+    project = copy(upstream, tmp_path / "project", old, framework=framework)
     kept = edit(project, framework)
     update_with_token(project, PRESENT, api, monkeypatch)
     assert_kept(project, kept)
