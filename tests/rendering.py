@@ -251,6 +251,13 @@ def checked(project: Path, *only: str) -> None:
         run(sys.executable, "-m", module, *arguments, cwd=project, env=project_env(project))
 
 
+def edited(file: Path, right: str, instead: str) -> None:
+    """Put something else in a file, as a person or a mistake would."""
+    text = file.read_text("utf-8")
+    assert right in text
+    file.write_text(text.replace(right, instead), "utf-8")
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on."""
     with socket.socket() as listener:

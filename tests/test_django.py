@@ -19,7 +19,16 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.rendering import Renders, Running, checked, free_port, project_env, run, running
+from tests.rendering import (
+    Renders,
+    Running,
+    checked,
+    edited,
+    free_port,
+    project_env,
+    run,
+    running,
+)
 from tests.storage.servers import BUCKET, S3, s3_server
 
 pytestmark = pytest.mark.slow
@@ -260,12 +269,6 @@ def test_a_request_does_not_carry_the_environment(
         assert name in seen
     assert ("r8_" in seen) == planted
     assert ("HTTP_OF_PROCESS" in seen) == planted
-
-
-def edited(file: Path, right: str, instead: str) -> None:
-    text = file.read_text("utf-8")
-    assert right in text
-    file.write_text(text.replace(right, instead), "utf-8")
 
 
 def threads(process: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.rendering import Renders, project_env, run
+from tests.rendering import Renders, edited, project_env, run
 
 # 20 webhooks in one moment, and one later: how many transactions, and what became of each.
 TOGETHER = """
@@ -90,8 +90,5 @@ def test_what_comes_together_is_kept_together(renders: Renders, tmp_path: Path) 
 )
 def test_a_mistake_is_seen(right: str, mistake: str, renders: Renders, tmp_path: Path) -> None:
     project = renders.copy(tmp_path / "project")
-    source = project / "src/app/webhooks.py"
-    text = source.read_text("utf-8")
-    assert right in text
-    source.write_text(text.replace(right, mistake), "utf-8")
+    edited(project / "src/app/webhooks.py", right, mistake)
     assert wrong(project) != []

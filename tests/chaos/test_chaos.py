@@ -14,7 +14,7 @@ from tests.chaos.harness import HURRIED, PROJECTS, Chaos, Database, Storage, hur
 from tests.chaos.places import LocalStorage, Postgresql, S3Storage, Sqlite
 from tests.chaos.proxies import Loop
 from tests.contract.conftest import MODELS
-from tests.rendering import Renders
+from tests.rendering import Renders, edited
 from tests.storage.servers import s3_server
 
 
@@ -101,10 +101,7 @@ def test_mistakes_are_seen(
     """Without a single kill; every other create has no answer, and only the list names it."""
     project = hurried(renders.copy(tmp_path / "project", replicate_models=MODELS))
     for file, right, mistake in mistakes:
-        source = project / file
-        text = source.read_text("utf-8")
-        assert right in text
-        source.write_text(text.replace(right, mistake), "utf-8")
+        edited(project / file, right, mistake)
     chaos = Chaos(
         project,
         "fastapi",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from inference.settings import SettingsError, load_settings
+from inference.settings import NO_DATABASE, SettingsError, load_settings
 
 SERVICE = load_settings(complete=False)
 HERE = Path(__file__).parent
@@ -35,8 +35,6 @@ class Bounded(psycopg.Connection[Any]):
 # each gives up after `timeout` seconds, so that some are free to say so.
 POOL = {"connection_class": Bounded, "min_size": 1, "max_size": 20, "timeout": 5}
 
-FORMS = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
-
 
 def database(url: str) -> dict[str, Any]:
     """The database that a URL names; SQLite with WAL, and writers that queue up.
@@ -49,7 +47,7 @@ def database(url: str) -> dict[str, Any]:
         try:
             parts = conninfo_to_dict(f"postgresql://{place}")
         except psycopg.ProgrammingError:  # which may hold the password
-            raise SettingsError(FORMS) from None
+            raise SettingsError(NO_DATABASE) from None
         names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host"}
         return {
             "ENGINE": "django.db.backends.postgresql",
@@ -58,7 +56,7 @@ def database(url: str) -> dict[str, Any]:
             "OPTIONS": {"pool": POOL, **CUT_OFF, **parts},
         }
     if scheme != "sqlite":
-        raise SettingsError(FORMS)
+        raise SettingsError(NO_DATABASE)
     path = Path(place.removeprefix("/")).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from inference.settings import SettingsError
+from inference.settings import NO_DATABASE, SettingsError
 
 metadata = sa.MetaData()
 Json = sa.JSON(none_as_null=True)
@@ -81,8 +81,6 @@ uploads = sa.Table(
 _CUT_OFF = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5}
 _CUT_OFF |= {"keepalives_count": 3, "tcp_user_timeout": 30_000}
 
-_FORMS = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
-
 
 def open_engine(url: str) -> sa.Engine:
     """An engine for the URL; on SQLite one connection, WAL, and writers that queue up.
@@ -93,7 +91,7 @@ def open_engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):  # which may hold the password
-        raise SettingsError(_FORMS) from None
+        raise SettingsError(NO_DATABASE) from None
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         engine = sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=_CUT_OFF
@@ -107,7 +105,7 @@ def open_engine(url: str) -> sa.Engine:
 
         return engine
     if parsed.drivername != "sqlite":
-        raise SettingsError(_FORMS)
+        raise SettingsError(NO_DATABASE)
     try:
         os.makedirs(os.path.dirname(os.path.abspath(parsed.database or "")), exist_ok=True)
     except OSError as error:

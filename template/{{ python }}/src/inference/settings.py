@@ -25,6 +25,7 @@ from .store import Limits
 from .webhook import signing_keys
 
 API_HOST = "api.replicate.com"
+NO_DATABASE = "DATABASE_URL is no sqlite:///path or postgresql://user:password@host/name (@ as %40)"
 
 
 class ModelSettings(BaseModel):
